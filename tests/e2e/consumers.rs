@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sluice_harness::wait::eventually;
-use sluice_harness::{Gateway, Origin};
+use sluice_harness::{Gateway, Origin, eventually, eventually_within};
 
 use crate::support::{gateway, route, setup, with_base};
 
@@ -137,6 +136,46 @@ fn a_changed_file_is_in_use_without_a_reload() {
     gateway.write("consumers.jsonl", line("acme", HASHES[0]));
     eventually("a file that is written in place counts, too", || status(&gateway, "the-key") == 200);
     assert_eq!(gateway.metric("sluice_reloads_total", &[("result", "ok")]), Some(0.0));
+}
+
+/// Consumers in two files, `b` before `a`, which are looked at in this order.
+fn two_files(origin: &Origin, a: &str, b: &str) -> Gateway {
+    let toml = with_base(&by_key(origin)).replace("reload = false", "consumer_files = [\"b.jsonl\", \"a.jsonl\"]");
+    setup().file("a.jsonl", a).file("b.jsonl", b).start(&toml)
+}
+
+#[test]
+fn a_consumer_moves_from_one_file_to_another() {
+    let origin = Origin::named("origin");
+    let (acme, other, last) = (line("acme", HASHES[0]), line("umbrella", HASHES[1]), line("last", HASHES[2]));
+    let gateway = two_files(&origin, &(acme.clone() + &other), &last);
+    gateway.write("b.jsonl", last + &acme);
+    let refused = || gateway.metric("sluice_consumer_files_refused_total", &[]);
+    eventually("it is there twice", || refused() == Some(1.0));
+    gateway.write("a.jsonl", other);
+    // Files are compared every 10 seconds, too.
+    let loaded = || gateway.log().iter().filter(|line| line["message"] == "consumers reloaded").count() == 2;
+    eventually_within(Duration::from_secs(8), "both files are in use", loaded);
+    for key in ["the-key", "key-2", "key-3"] {
+        assert_eq!(status(&gateway, key), 200, "{key}");
+    }
+}
+
+#[test]
+fn consumers_of_two_files_swap_their_keys() {
+    let origin = Origin::named("origin");
+    let gateway = two_files(&origin, &line("acme", HASHES[0]), &line("umbrella", HASHES[1]));
+    gateway.write("b.jsonl", line("umbrella", HASHES[0]));
+    gateway.write("a.jsonl", line("acme", HASHES[1]));
+    eventually("both are as their files say", || {
+        gateway.log().iter().filter(|line| line["message"] == "consumers reloaded").count() == 2
+    });
+    assert_eq!(status(&gateway, "the-key"), 200);
+    gateway.wait_access("the key is the other's", |line| line["consumer"] == "umbrella");
+    // One that doesn't fit keeps nothing of the others.
+    gateway.write("b.jsonl", line("umbrella", HASHES[1]));
+    gateway.write("a.jsonl", line("last", HASHES[2]));
+    eventually("all is new", || status(&gateway, "key-3") == 200 && status(&gateway, "the-key") == 401);
 }
 
 #[test]

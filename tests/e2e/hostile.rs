@@ -9,6 +9,11 @@
 //! | a header made by a claim | `no_claim_makes_a_header_of_its_own`, `no_value_of_a_caller_fails_a_shipped_plugin` |
 //! | which names have an account | `consumers::names_that_nobody_has_take_as_long_as_wrong_passwords`, `consumers::a_password_is_hashed_once_and_never_on_a_worker` (the same answer); `the_password_of_another_does_not_open_a_name_that_nobody_has` of sluice-services |
 //! | a flood of passwords to hash | `a_flood_of_passwords_is_bounded_and_slows_nobody_else`; `too_many_are_refused_and_the_rest_is_served` of sluice-services |
+//! | hash flooding: keys that meet in one place of a table | `keys_do_not_meet_in_the_same_shards_of_two_spaces`, `a_refused_key_looks_at_less_than_a_counter` of sluice-services (tables are seeded, bounded, and swept at a bounded cost) |
+//! | answers of token introspection that are huge, nested or contradict themselves | `introspection::answers_that_decide_nothing_let_nobody_pass` |
+//! | nonsense of a store that gateways share | `state::nonsense_is_no_answer`, `state_away::what_is_no_value_is_said`; `a_store_whose_clock_was_wrong_once_closes_no_counter` of sluice-services |
+//! | a caller that leaves in the middle | `concurrency::a_caller_that_leaves_while_its_place_is_asked_for_keeps_none` |
+//! | made-up keys while a store is away | `what_is_told_of_counters_that_are_gone_is_forgotten` of sluice-services |
 //! | a key in a URL in logs and `Referer` | `a_key_in_a_url_is_told_to_nobody`; fuzz target `api_key` |
 //! | a cookie that the gateway and the upstream read in two ways | `cookies::a_name_is_found_in_every_way_that_a_server_finds_it` of sluice-filter; fuzz target `api_key` |
 //! | hash flooding, and what takes the square of its length | `a_token_of_many_members_is_refused_in_time`; `many_members_are_read_in_time_and_more_are_refused` of sluice-filter |

@@ -69,6 +69,7 @@ mod shutdown;
 mod ssrf;
 mod state;
 mod state_access;
+mod state_away;
 mod state_under_load;
 mod support;
 mod timeouts;

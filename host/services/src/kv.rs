@@ -78,6 +78,8 @@ pub struct KvSpace {
     shards: [Mutex<Shard>; SHARDS],
     used: AtomicU64,
     quota: AtomicU64,
+    /// For which time without a store values are kept here, of a space that is in one; 0 for none.
+    outage: AtomicU64,
     /// Items that sweeps have looked at.
     #[cfg(test)]
     looked_at: AtomicU64,
@@ -128,6 +130,7 @@ impl KvSpace {
             shards: std::array::from_fn(|_| Mutex::default()),
             used: AtomicU64::new(0),
             quota: AtomicU64::new(quota),
+            outage: AtomicU64::new(0),
             #[cfg(test)]
             looked_at: AtomicU64::new(0),
         }
@@ -189,6 +192,18 @@ impl KvSpace {
         let Some(item) = shard.items.remove(key) else { return Ok(false) };
         self.used.fetch_sub(item.bytes(key), Ordering::Relaxed);
         Ok(item.value.is_some() && item.is_live(now))
+    }
+
+    /// What is kept while a store is away counts for that time only: values of another one have been changed in the store since.
+    pub(crate) fn keeps_for(&self, outage: u64) {
+        if self.outage.swap(outage, Ordering::Relaxed) == outage {
+            return;
+        }
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes: u64 = shard.items.drain().map(|(key, item)| item.bytes(&key)).sum();
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Sets a value if the present one is `expected` (`None`: if there is none). Answers whether it did.

@@ -23,6 +23,11 @@ impl State {
         }
     }
 
+    /// Whether it is of a time after `now`.
+    pub(super) fn is_after(&self, now: u64) -> bool {
+        self.at > now
+    }
+
     fn level(&self) -> u128 {
         u128::from(self.a) << 64 | u128::from(self.b)
     }

@@ -155,41 +155,70 @@ impl ConsumerFiles {
         // Before they are read, so that no change after that is missed.
         let is_watched =
             watcher.as_mut().is_some_and(|watcher| !watcher.has_ended() && watcher.follow(directories).is_empty());
+        let (begun, mut changed) = (Instant::now(), Vec::new());
         for (path, before) in files {
-            let begun = Instant::now();
             match file::read(&path, Some(&before)) {
                 Ok(now) if Arc::ptr_eq(&now, &before) => {
                     self.sources().complaints.remove(&path);
                 }
-                Ok(now) => self.replace(&path, now, begun),
+                Ok(now) => changed.push((path, now)),
                 Err(error) => self.complain(&path, &error.to_string()),
             }
+        }
+        for (path, error) in self.replace(changed, begun) {
+            self.complain(&path, &error.to_string());
         }
         is_watched
     }
 
-    /// Puts the new content of a file in use.
-    fn replace(&self, path: &Path, content: Arc<Content>, begun: Instant) {
+    /// Puts the new contents of files in use: all of them, since a consumer may have moved from one to another. If they don't go together, then
+    /// one by one, for as long as one does. Answers those that don't.
+    fn replace(&self, mut changed: Vec<(PathBuf, Arc<Content>)>, begun: Instant) -> Vec<(PathBuf, ConsumerError)> {
         let mut sources = self.sources();
-        let Some(at) = sources.files.iter().position(|(known, _)| known == path) else { return };
-        let Some((_, slot)) = sources.files.get_mut(at) else { return };
-        let before = std::mem::replace(slot, content);
-        match sources.set() {
-            Ok(set) => {
-                sources.complaints.remove(path);
-                let consumers = set.len();
-                self.services.consumers.publish(Arc::new(set));
-                let took_ms = begun.elapsed().as_millis() as u64;
-                tracing::info!(file = %path.display(), consumers, took_ms, "consumers reloaded");
-            }
-            Err(error) => {
-                if let Some((_, slot)) = sources.files.get_mut(at) {
-                    *slot = before;
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let Err(error) = self.try_these(&mut sources, &changed, begun) else { return Vec::new() };
+        if let [(path, _)] = &*changed {
+            return vec![(path.clone(), error)];
+        }
+        loop {
+            let (before, mut refused) = (changed.len(), Vec::new());
+            changed.retain(|one| match self.try_these(&mut sources, std::slice::from_ref(one), begun) {
+                Ok(()) => false,
+                Err(error) => {
+                    refused.push((one.0.clone(), error));
+                    true
                 }
-                drop(sources);
-                self.complain(path, &error.to_string());
+            });
+            if changed.len() == before || changed.is_empty() {
+                return refused;
             }
         }
+    }
+
+    /// Puts new contents in use if the whole is good with them.
+    fn try_these(
+        &self,
+        sources: &mut Sources,
+        changed: &[(PathBuf, Arc<Content>)],
+        begun: Instant,
+    ) -> Result<(), ConsumerError> {
+        let before = sources.files.clone();
+        for (path, slot) in &mut sources.files {
+            if let Some((_, content)) = changed.iter().find(|(changed, _)| changed == path) {
+                *slot = Arc::clone(content);
+            }
+        }
+        let set = sources.set().inspect_err(|_| sources.files = before)?;
+        let consumers = set.len();
+        self.services.consumers.publish(Arc::new(set));
+        for (path, _) in changed {
+            sources.complaints.remove(path);
+            let took_ms = begun.elapsed().as_millis() as u64;
+            tracing::info!(file = %path.display(), consumers, took_ms, "consumers reloaded");
+        }
+        Ok(())
     }
 
     /// Writes the metrics.

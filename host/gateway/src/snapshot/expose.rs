@@ -22,6 +22,7 @@ pub fn expose(snapshot: &Snapshot, services: &Services, budget: &MemoryBudget, o
     super::expose_limits::expose(snapshot, out);
     discovery(snapshot, out);
     key_sets(services, out);
+    consumer_key_sets(services, out);
     super::expose_state::expose(&services.stores, out);
     certificates(snapshot, out);
     let info: BTreeSet<_> = snapshot
@@ -193,6 +194,21 @@ fn discovery(snapshot: &Snapshot, out: &mut Exposition) {
             let labels = [("upstream", &***upstream), ("source", state.source), ("kind", kind)];
             out.sample(name, &labels, *count as f64);
         }
+    }
+}
+
+/// Each consumer may have a set of its own, so there is no series for each: the log names the one that fails.
+fn consumer_key_sets(services: &Services, out: &mut Exposition) {
+    let sets = services.consumer_keys.statistics();
+    let with = sets.iter().filter(|set| set.keys > 0).count();
+    out.family("sluice_consumer_key_sets", "gauge", "Key sets of consumers that are fetched.");
+    for (keys, count) in [("some", with), ("none", sets.len() - with)] {
+        out.sample("sluice_consumer_key_sets", &[("keys", keys)], count as f64);
+    }
+    let name = "sluice_consumer_key_set_age_seconds";
+    out.family(name, "gauge", "Time since the key set of a consumer was last fetched, of the oldest one.");
+    if let Some(age) = sets.iter().filter_map(|set| set.age).max() {
+        out.sample(name, &[], age.as_secs_f64());
     }
 }
 

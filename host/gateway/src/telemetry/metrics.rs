@@ -41,6 +41,8 @@
 //! | `sluice_state_connections`, `sluice_state_waiting_calls`, `sluice_state_unreported_limits` | `state` |
 //! | `sluice_consumers`, `sluice_consumers_bytes`, `sluice_consumer_files_refused_total` (`consumers/`) | |
 //! | `sluice_consumer_key_set_fetches_total` (`consumers/`) | `result` |
+//! | `sluice_consumer_key_sets` (`snapshot/expose.rs`) | `keys` |
+//! | `sluice_consumer_key_set_age_seconds` (`snapshot/expose.rs`) | |
 //! | `sluice_build_info` | `version` |
 //! | `process_start_time_seconds`, `process_resident_memory_bytes`, `process_open_fds` | |
 //!

@@ -1,7 +1,7 @@
 //! Counters that follow those of a store: each lets through a little that the store does not know of yet, and a task tells it behind the
 //! requests. The counters count in the time of the store.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Due {
 }
 
 /// Which counter the store is to be told of.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Report {
     key: Box<str>,
     algorithm: Algorithm,
@@ -124,6 +124,23 @@ impl Lease {
         if due.is_empty() {
             self.all_told.notify_all();
         }
+    }
+
+    /// Drops the reports of counters that owe nothing any more, and all but one of the same counter. While the store is away nothing else takes
+    /// them out. Only for the task, and while it has nothing in its hands.
+    pub(crate) fn forget(&self, owes: impl Fn(&Report) -> bool) {
+        // Without the lock: looking at a counter takes that of its shard, under which reports come in.
+        let waiting = {
+            let mut due = self.lock();
+            due.in_hand = due.queue.len();
+            std::mem::take(&mut due.queue)
+        };
+        let kept: HashSet<Report> = waiting.into_iter().filter(owes).collect();
+        let mut due = self.lock();
+        due.queue.extend(kept);
+        due.queue.shrink_to_fit();
+        drop(due);
+        self.told();
     }
 
     /// How many counters there is something to tell of, but for those that it is being told of.

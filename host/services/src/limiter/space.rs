@@ -18,6 +18,8 @@ const SHARDS: usize = 64;
 pub(super) const SWEEP_FROM: usize = 64;
 /// A shard that takes a new counter is swept if it was not for this long.
 const SWEEP_EVERY_US: u64 = 60_000_000;
+/// The clock of a store may go back this much (a failover to a server whose clock is behind); its counters stand still meanwhile.
+const ODD_US: u64 = 5_000_000;
 /// While the space is full, a shard is swept at most this often, and only if something can have expired in it: a flood of new keys against
 /// live counters must not make each call look at all of them.
 const SWEEP_AGAIN_US: u64 = 1_000_000;
@@ -179,7 +181,7 @@ impl CounterSpace {
             take.guard = shards.binary_search(&shard_of(take.hash)).unwrap_or(0);
             let Some(counters) = guards.get(take.guard) else { continue };
             if let Some(counter) = counters.table.find(take.hash, |c| c.hash == take.hash && c.counts(limit)) {
-                take.state = counter.state;
+                take.state = self.of_now(counter.state, now);
                 take.known = true;
                 take.unreported = counter.unreported;
             }
@@ -224,7 +226,7 @@ impl CounterSpace {
         for take in takes.iter().filter(|take| !take.known) {
             if let (Some(shard), Some(counters)) = (self.shards.get(shard_of(take.hash)), guards.get_mut(take.guard)) {
                 let full = !self.has_room(new) && shard.may_give_room(now);
-                let due = now.saturating_sub(counters.swept_us) > SWEEP_EVERY_US;
+                let due = now.abs_diff(counters.swept_us) > SWEEP_EVERY_US;
                 if full || due || counters.table.len() >= counters.sweep_at.max(SWEEP_FROM) {
                     self.sweep(shard, counters, now);
                 }
@@ -255,7 +257,7 @@ impl CounterSpace {
             return None;
         }
         // Of a long time without the store, only what counts today: tokens that were refilled since, and windows that are over, are history.
-        let live = rate::live(&limit, &rate::advance(&limit, counter.state, now));
+        let live = rate::live(&limit, &rate::advance(&limit, self.of_now(counter.state, now), now));
         let owed = Owed { all: counter.unreported, cost: counter.unreported.min(live) };
         if owed.cost == 0 {
             counter.unreported = 0;
@@ -263,6 +265,15 @@ impl CounterSpace {
         }
         counter.reporting = true;
         Some(owed)
+    }
+
+    /// Whether a counter still owes the store something.
+    pub(crate) fn owes(&self, report: &Report) -> bool {
+        let limit = report.limit();
+        let hash = self.hash(&limit);
+        let Some(shard) = self.shards.get(shard_of(hash)) else { return false };
+        let counters = shard.lock();
+        counters.table.find(hash, |c| c.hash == hash && c.counts(&limit)).is_some_and(|counter| counter.unreported > 0)
     }
 
     /// The store has been told, and had this state before; none: it won't hear of it.
@@ -302,6 +313,15 @@ impl CounterSpace {
         self.lease.as_ref().map_or(now, |lease| lease.to_store_time(now))
     }
 
+    /// A state that counts from a time when the store's clock was wrong would stand still until that time comes.
+    fn of_now(&self, state: State, now: u64) -> State {
+        if self.is_odd(&state, now) { State::default() } else { state }
+    }
+
+    fn is_odd(&self, state: &State, now: u64) -> bool {
+        self.lease.is_some() && state.is_after(now.saturating_add(ODD_US))
+    }
+
     fn has_room(&self, new: usize) -> bool {
         self.counters().saturating_add(new) <= self.capacity
     }
@@ -334,7 +354,7 @@ impl CounterSpace {
         counters.table.retain(|counter| {
             let expires = rate::expires(counter.algorithm, counter.amount, counter.window_us, &counter.state);
             // Also with something to tell: of one that has expired, nothing counts any more.
-            let live = expires > now;
+            let live = expires > now && !self.is_odd(&counter.state, now);
             if live {
                 earliest = earliest.min(expires);
             }
@@ -378,12 +398,12 @@ impl CounterSpace {
         self.counters.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn hash(&self, limit: &Limit<'_>) -> u64 {
+    pub(super) fn hash(&self, limit: &Limit<'_>) -> u64 {
         self.hasher.hash_one((limit.key, limit.algorithm, limit.amount, limit.window_ms))
     }
 }
 
 /// The table uses the low bits and the top seven, so the shard takes others.
-fn shard_of(hash: u64) -> usize {
+pub(super) fn shard_of(hash: u64) -> usize {
     (hash >> 40) as usize % SHARDS
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::space::SWEEP_FROM;
+use super::space::{SWEEP_FROM, shard_of};
 use super::*;
 use crate::rate::State;
 
@@ -214,4 +214,65 @@ fn after_a_long_time_without_the_store_it_is_told_what_still_counts() {
         let owed = space.begin(&report).map_or(0, |owed| owed.cost);
         assert!(owed <= 1, "{algorithm:?}: {owed}");
     }
+}
+
+/// Callers make up keys while the store is away, and their counters expire.
+#[test]
+fn what_is_told_of_counters_that_are_gone_is_forgotten() {
+    let (space, time) = leased(5);
+    let lease = space.lease().unwrap();
+    for i in 0..10_000 {
+        let key = format!("k{i}");
+        space.take_within(&[limit(&key, Algorithm::FixedWindow, 5, 1_000)], 1, false).unwrap();
+        time.fetch_add(1_000, Ordering::AcqRel);
+    }
+    // Twice the same: it was told, and has taken since.
+    let stays = [limit("stays", Algorithm::FixedWindow, 5, 600_000)];
+    space.take_within(&stays, 1, false).unwrap();
+    let report = lease.due(20_000).pop().unwrap();
+    lease.told();
+    for i in 0..10_000 {
+        let key = format!("later{i}");
+        space.take_within(&[limit(&key, Algorithm::FixedWindow, 5, 1_000)], 1, false).unwrap();
+        time.fetch_add(1_000, Ordering::AcqRel);
+    }
+    space.put_off(report);
+    assert_eq!(lease.unreported(), 10_001);
+    lease.forget(|report| space.owes(report));
+    assert!(lease.unreported() <= space.counters(), "{} of {}", lease.unreported(), space.counters());
+    assert!(lease.unreported() < 10_000);
+    // One that is alive is still told.
+    let due = lease.due(20_000);
+    let told = due.iter().filter(|report| report.limit().key == "stays");
+    assert_eq!(told.filter_map(|report| Some(space.begin(report)?.cost)).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_store_whose_clock_was_wrong_once_closes_no_counter() {
+    const HOUR_US: u64 = 3_600_000_000;
+    for algorithm in ALL {
+        let (space, time) = leased(100);
+        let lease = space.lease().unwrap();
+        let here = time.load(Ordering::Acquire);
+        let limit = [Limit { burst: 4, ..limit("k", algorithm, 5, 1_000) }];
+        let take = |limit: &[Limit<'_>]| space.take(limit, 1).unwrap()[0].allowed;
+        lease.set_clocks(here + HOUR_US, here);
+        while take(&limit) {}
+        lease.set_clocks(here, here);
+        time.fetch_add(2_000_000, Ordering::AcqRel);
+        assert!(take(&limit), "{algorithm:?}");
+    }
+}
+
+/// Who knows keys that meet in one process, or for one plugin, knows nothing of another.
+#[test]
+fn keys_do_not_meet_in_the_same_shards_of_two_spaces() {
+    let [one, other] = [(); 2].map(|()| CounterSpace::new(Clock::manual(0).0, 1));
+    let meet = (0..6_400).filter(|i| {
+        let key = format!("k{i}");
+        let limit = limit(&key, Algorithm::FixedWindow, 5, 1_000);
+        shard_of(one.hash(&limit)) == shard_of(other.hash(&limit))
+    });
+    let meet = meet.count();
+    assert!(meet < 400, "{meet} of 6,400 where 100 would be chance");
 }

@@ -127,8 +127,7 @@ pub(super) async fn decide(
         arguments.push(member.clone());
     }
     let answer = TAKE.run(store, ask == Ask::Behind, &names, &arguments).await?;
-    read(answer, limits, places.len())
-        .ok_or_else(|| CallError::Refused("it has answered what no limit can be read from".to_owned()))
+    read(answer, limits, places.len()).ok_or_else(|| store.nonsense("decision about limits"))
 }
 
 /// What [`TAKE`] answers, if this is it.

@@ -268,7 +268,7 @@ impl Journal {
         match WRITE.run(store, true, &[&self.table, &self.entries], &arguments).await {
             Ok(Value::Int(last)) => u64::try_from(last).ok(),
             // Entries of a former state are in the way.
-            Err(CallError::Refused(_)) => {
+            Err(CallError::Refused(_) | CallError::WrongType(_)) => {
                 let _ = self.restart(store, &due.identity).await;
                 None
             }

@@ -2,6 +2,7 @@
 //! not know of yet, so all gateways together exceed a limit by at most that times their number. Nothing is fetched ahead and kept: what
 //! a gateway has taken for itself and does not use would be missing in the others, and a small limit would be divided to nothing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use crate::{Clock, ServiceError};
 const PAUSE: Duration = Duration::from_millis(5);
 /// Between two attempts, while the store has a connection and does not answer as it should.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often, while the store is away, reports of counters are dropped that owe it nothing any more.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// Counters that the store is told of at the same time.
 const AT_ONCE: usize = 512;
 
@@ -118,20 +121,32 @@ impl Ledger {
             if *closed.borrow() && (!answered || lease.unreported() == 0) {
                 return;
             }
-            // Taking may have stopped, so nothing else would wake it.
-            if lease.waiting() > 0 {
+            // Taking may have stopped, so nothing else would wake it, and while the store is away it may not go on before it has answered.
+            if lease.waiting() > 0 || !answered {
                 lease.wake.notify_one();
             }
             if answered {
                 pause = PAUSE;
                 continue;
             }
-            let link = Link::here(&self.store);
-            tokio::select! {
-                ((), ()) = async { tokio::join!(link.until_up(), sleep(pause)) } => {}
-                _ = closed.wait_for(|closed| *closed) => return,
+            let (link, least) = (Link::here(&self.store), pause);
+            let mut up = pin!(async { tokio::join!(link.until_up(), sleep(least)) });
+            loop {
+                self.forget(lease);
+                tokio::select! {
+                    ((), ()) = &mut up => break,
+                    () = sleep(FORGET_EVERY) => {}
+                    _ = closed.wait_for(|closed| *closed) => return,
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Callers may make up keys, whose counters expire. What is told of them is bounded by the number of counters.
+    fn forget(&self, lease: &Lease) {
+        if lease.waiting() > AT_ONCE + 2 * self.space.counters() {
+            lease.forget(|report| self.space.owes(report));
         }
     }
 
@@ -150,8 +165,8 @@ impl Ledger {
                 self.space.settle(report, owed, decision.limits.first().map(|(_, state)| *state));
                 true
             }
-            // It is there and refuses this key: its counter counts for this gateway alone, and the log says why.
-            Err(CallError::Refused(_)) => {
+            // Something else has this key: its counter counts for this gateway alone, and the log says why.
+            Err(CallError::WrongType(_)) => {
                 self.space.settle(report, owed, None);
                 true
             }

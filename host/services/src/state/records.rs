@@ -173,7 +173,7 @@ impl Records {
     }
 
     fn odd(&self) -> RecordError {
-        self.error(&CallError::Refused("it has answered what is no record".to_owned()))
+        self.error(&self.store.nonsense("record"))
     }
 
     async fn call(&self, command: &Cmd) -> Result<Value, RecordError> {

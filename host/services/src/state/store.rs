@@ -30,6 +30,8 @@ pub struct Store {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// Whether the last that was logged is that it is away.
     said_away: AtomicBool,
+    /// The number of the present time without it, or of the next.
+    outage: AtomicU64,
     made: Instant,
     /// When an error was logged last, in seconds after `made`; 0 for never.
     complained: AtomicU64,
@@ -76,9 +78,12 @@ pub(super) enum CallError {
     /// The connection has ended, or the store can't serve now.
     #[error("{0}")]
     Lost(String),
-    /// The store has answered this call with an error.
+    /// The store has answered this call with an error. It says nothing of the next one: memory is full, a right is missing.
     #[error("{0}")]
     Refused(String),
+    /// The key has a value of another kind, which some other program has put there.
+    #[error("{0}")]
+    WrongType(String),
     /// The store has no such script.
     #[error("an unknown script")]
     NoScript,
@@ -96,9 +101,15 @@ impl Store {
             connections: AtomicUsize::new(0),
             outcomes: Default::default(),
             said_away: AtomicBool::new(false),
+            outage: AtomicU64::new(next_outage()),
             made: Instant::now(),
             complained: AtomicU64::new(0),
         })
+    }
+
+    /// The number of the present time without it, or of the next. No other store of this process has the same.
+    pub(super) fn outage(&self) -> u64 {
+        self.outage.load(Ordering::Relaxed)
     }
 
     pub fn spec(&self) -> &StoreSpec {
@@ -149,7 +160,7 @@ impl Store {
         let outcome = match &answer {
             Ok(_) | Err(CallError::NoScript) => Outcome::Answered,
             Err(CallError::Timeout(_)) => Outcome::Timeout,
-            Err(CallError::Lost(_) | CallError::Refused(_)) => Outcome::Error,
+            Err(CallError::Lost(_) | CallError::Refused(_) | CallError::WrongType(_)) => Outcome::Error,
             Err(CallError::Away) => Outcome::Away,
             Err(CallError::Busy(_)) => Outcome::Busy,
         };
@@ -211,21 +222,32 @@ impl Store {
             }
             _ => {
                 link.answered();
-                self.complain(error);
-                CallError::Refused(why())
+                self.complain(&error.to_string());
+                match why() {
+                    // Older servers put what a command of a script answers into a text of their own.
+                    why if why.contains("WRONGTYPE") => CallError::WrongType(why),
+                    why => CallError::Refused(why),
+                }
             }
         }
     }
 
+    /// An answer that none of this program's can be. Its call has been counted as answered, so the log tells of it.
+    pub(super) fn nonsense(&self, what: &str) -> CallError {
+        let why = format!("it has answered what is no {what}");
+        self.complain(&why);
+        CallError::Refused(why)
+    }
+
     /// Tells of an error that the store itself answers, such as a right that is missing: `on_unavailable` would hide it.
-    fn complain(&self, error: &RedisError) {
+    fn complain(&self, reason: &str) {
         let now = self.made.elapsed().as_secs();
         let before = self.complained.load(Ordering::Relaxed);
         let is_due = before == 0 || now >= before + COMPLAIN_EVERY.as_secs();
         if is_due && self.complained.compare_exchange(before, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            let (state, reason) = (&*self.spec.name, error.to_string());
-            warn!(state, reason = %visible(&reason), "the state that gateways share refuses calls");
+            let state = &*self.spec.name;
+            warn!(state, reason = %visible(reason), "the state that gateways share refuses calls");
         }
     }
 
@@ -244,9 +266,15 @@ impl Store {
 
     pub(super) fn is_back(&self) {
         if self.said_away.swap(false, Ordering::Relaxed) {
+            self.outage.store(next_outage(), Ordering::Relaxed);
             tracing::info!(state = &*self.spec.name, "the state that gateways share is reached again");
         }
     }
+}
+
+fn next_outage() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A connection, as it is counted. It does not keep the store open.

@@ -13,7 +13,7 @@ use crate::ServiceError;
 use crate::kv::{self, KvSpace, MAX_KEY, Reservation};
 
 const VALUE: u8 = b'v';
-const RESERVED: &[u8] = b"r";
+const RESERVED: u8 = b'r';
 
 /// KEYS: one. ARGV: the value to put, its time to live in ms or "0", and what has to be there, if anything.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
@@ -26,15 +26,7 @@ return 1",
     )
 });
 
-/// KEYS: one. ARGV: the time to live of a reservation in ms.
-static RESERVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local there = redis.call('GET', KEYS[1])
-if there then return there end
-redis.call('SET', KEYS[1], 'r', 'PX', ARGV[1])
-return false",
-    )
-});
+static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reserve.lua")));
 
 /// One space of one plugin.
 pub struct RemoteValues {
@@ -58,8 +50,8 @@ impl RemoteValues {
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ServiceError> {
         let name = self.name(key, 0)?;
         match self.call(redis::cmd("GET").arg(&name)).await {
-            Ok(Found::Value(value)) => Ok(Some(value)),
-            Ok(Found::Nothing | Found::Reserved) => Ok(None),
+            Ok(Found::Value(value)) => self.answered(key, Ok(Some(value))),
+            Ok(Found::Nothing | Found::Reserved) => self.answered(key, Ok(None)),
             Err(why) => self.away(&why, |local| Ok(local.get(key)?.map(Vec::from)), None),
         }
     }
@@ -73,7 +65,7 @@ impl RemoteValues {
             command.arg("PX").arg(ttl_ms);
         }
         match self.store.call(&command, self.store.deadline(false), false).await {
-            Ok(_) => Ok(()),
+            Ok(_) => self.answered(key, Ok(())),
             Err(why) => self.away(&why, |local| local.set(key, value, ttl_ms), ()),
         }
     }
@@ -82,7 +74,7 @@ impl RemoteValues {
     pub async fn delete(&self, key: &str) -> Result<bool, ServiceError> {
         let name = self.name(key, 0)?;
         match self.call(redis::cmd("GETDEL").arg(&name)).await {
-            Ok(found) => Ok(matches!(found, Found::Value(_))),
+            Ok(found) => self.answered(key, Ok(matches!(found, Found::Value(_)))),
             Err(why) => self.away(&why, |local| local.delete(key), false),
         }
     }
@@ -99,7 +91,7 @@ impl RemoteValues {
         let mut arguments = vec![marked(value), ttl(ttl_ms)?.unwrap_or(0).to_string().into_bytes()];
         arguments.extend(expected.map(marked));
         match SWAP.run(&self.store, false, &[&name], &arguments).await {
-            Ok(answer) => Ok(answer == Value::Int(1)),
+            Ok(answer) => self.answered(key, Ok(answer == Value::Int(1))),
             // Without a store nothing is there, so a caller that found something else there begins again.
             Err(why) => {
                 self.away(&why, |local| local.compare_and_swap(key, expected, value, ttl_ms), expected.is_none())
@@ -111,11 +103,12 @@ impl RemoteValues {
     pub async fn get_or_reserve(&self, key: &str, ttl_ms: u64) -> Result<Reservation, ServiceError> {
         let name = self.name(key, 0)?;
         let ttl_ms = ttl(Some(ttl_ms))?.unwrap_or_default();
-        let answer = RESERVE.run(&self.store, false, &[&name], &[ttl_ms]).await;
-        match answer.and_then(found) {
-            Ok(Found::Value(value)) => Ok(Reservation::Found(value.into())),
-            Ok(Found::Reserved) => Ok(Reservation::Pending),
-            Ok(Found::Nothing) => Ok(Reservation::Reserved),
+        let arguments = [ttl_ms.to_string().into_bytes(), reservation()];
+        let answer = RESERVE.run(&self.store, false, &[&name], &arguments).await;
+        match answer.and_then(|answer| found(&self.store, answer)) {
+            Ok(Found::Value(value)) => self.answered(key, Ok(Reservation::Found(value.into()))),
+            Ok(Found::Reserved) => self.answered(key, Ok(Reservation::Pending)),
+            Ok(Found::Nothing) => self.answered(key, Ok(Reservation::Reserved)),
             Err(why) => self.away(&why, |local| local.get_or_reserve(key, ttl_ms), Reservation::Reserved),
         }
     }
@@ -127,14 +120,14 @@ impl RemoteValues {
         let mut look = kv::FIRST_LOOK;
         loop {
             match self.call(redis::cmd("GET").arg(&name)).await {
-                Ok(Found::Value(value)) => return Ok(Some(value)),
-                Ok(Found::Nothing) => return Ok(None),
+                Ok(Found::Value(value)) => return self.answered(key, Ok(Some(value))),
+                Ok(Found::Nothing) => return self.answered(key, Ok(None)),
                 Ok(Found::Reserved) => {}
                 Err(why) => {
                     return match self.store.spec().away {
                         Away::Local => {
                             let left = until.saturating_duration_since(Instant::now());
-                            Ok(self.local.settled(key, left).await?.map(Vec::from))
+                            Ok(self.local().settled(key, left).await?.map(Vec::from))
                         }
                         Away::Open | Away::Closed => self.away(&why, |_| Ok(None), None),
                     };
@@ -150,7 +143,7 @@ impl RemoteValues {
     }
 
     async fn call(&self, command: &Cmd) -> Result<Found, CallError> {
-        self.store.call(command, self.store.deadline(false), false).await.and_then(found)
+        self.store.call(command, self.store.deadline(false), false).await.and_then(|answer| found(&self.store, answer))
     }
 
     fn away<T>(
@@ -160,10 +153,24 @@ impl RemoteValues {
         open: T,
     ) -> Result<T, ServiceError> {
         match self.store.spec().away {
-            Away::Local => local(&self.local),
+            Away::Local => local(self.local()),
             Away::Open => Ok(open),
             Away::Closed => Err(ServiceError::Unavailable(format!("state `{}`: {why}", self.store.spec().name))),
         }
+    }
+
+    /// The values of this gateway since the store went away.
+    fn local(&self) -> &KvSpace {
+        self.local.keeps_for(self.store.outage());
+        &self.local
+    }
+
+    /// The store has answered about a key: what was kept here meanwhile, as for a call that took too long, is an old value from now on.
+    fn answered<T>(&self, key: &str, answer: T) -> T {
+        if self.local.used() > 0 {
+            let _ = self.local.delete(key);
+        }
+        answer
     }
 
     fn name(&self, key: &str, value: usize) -> Result<String, ServiceError> {
@@ -184,18 +191,25 @@ enum Found {
     Value(Vec<u8>),
 }
 
-fn found(answer: Value) -> Result<Found, CallError> {
-    let odd = || CallError::Refused("it has answered what is no value".to_owned());
+fn found(store: &Store, answer: Value) -> Result<Found, CallError> {
+    let odd = || store.nonsense("value");
     let bytes = Option::<Vec<u8>>::from_redis_value(answer).map_err(|_| odd())?;
     match bytes {
         None => Ok(Found::Nothing),
-        Some(bytes) if bytes == RESERVED => Ok(Found::Reserved),
+        Some(bytes) if bytes.first() == Some(&RESERVED) => Ok(Found::Reserved),
         Some(mut bytes) if bytes.first() == Some(&VALUE) => {
             bytes.remove(0);
             Ok(Found::Value(bytes))
         }
         Some(_) => Err(odd()),
     }
+}
+
+/// One of its own for each call: in a cluster, a call whose connection has ended is made again.
+fn reservation() -> Vec<u8> {
+    let mut reservation = vec![RESERVED];
+    reservation.extend(crate::random::bytes_32().iter().take(12));
+    reservation
 }
 
 fn marked(value: &[u8]) -> Vec<u8> {
