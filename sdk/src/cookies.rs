@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn a_name_is_found_in_every_way_that_a_server_finds_it() {
-        let rows: [(&[u8], &[&[u8]], &[u8]); 8] = [
+        type Row = (&'static [u8], &'static [&'static [u8]], &'static [u8]);
+        let rows: [Row; 8] = [
             (b"a=1; session=2", &[b"2"], b"a=1"),
             (b"session =forged; session=good", &[b"forged", b"good"], b""),
             (b"a=1;\tsession\t= x=y ;b", &[b"x=y"], b"a=1; b"),
