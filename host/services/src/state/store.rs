@@ -265,8 +265,9 @@ impl Store {
     }
 
     pub(super) fn is_back(&self) {
+        // Also after a time so short that nobody has said so: calls have been decided without it all the same.
+        self.outage.store(next_outage(), Ordering::Relaxed);
         if self.said_away.swap(false, Ordering::Relaxed) {
-            self.outage.store(next_outage(), Ordering::Relaxed);
             tracing::info!(state = &*self.spec.name, "the state that gateways share is reached again");
         }
     }
