@@ -10,7 +10,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 use serde_json::{Value, json};
-use sluice_filter::{Attribute, ByteSize, ConfigError, Error, HeaderEdit, Request, is_token, spellings};
+use sluice_filter::{Attribute, ByteSize, ConfigError, Error, HeaderEdit, Request, is_token};
 
 use crate::{
     RANGES, STALE, json,
@@ -120,28 +120,6 @@ pub(crate) struct HeaderRules {
 }
 
 impl HeaderRules {
-    /// What a request is not to have, it has in none of the spellings that an upstream may take for the name: for those that are removed, and those
-    /// that are removed where their value is missing.
-    pub(crate) fn strip_spellings(&mut self) -> Result<(), ConfigError> {
-        let maybe_missing = self.set.iter().filter(|(_, value)| value.fixed().is_none()).map(|(name, _)| name);
-        let mut others: Vec<String> = Vec::new();
-        for name in self.remove.iter().chain(maybe_missing) {
-            let spellings = spellings(name).ok_or_else(|| {
-                ConfigError::new("request.headers", format!("`{name}` has more than 6 `-` or `_` and can't be removed"))
-            })?;
-            let is_named = |spelling: &String| {
-                let named = self.remove.iter().chain(self.set.keys()).chain(self.add.keys());
-                let mut named = named.chain(self.rename.keys()).chain(self.rename.values());
-                named.any(|name| name.eq_ignore_ascii_case(spelling))
-            };
-            others.extend(spellings.into_iter().filter(|spelling| !is_named(spelling)));
-        }
-        others.sort();
-        others.dedup();
-        self.remove.extend(others);
-        Ok(())
-    }
-
     /// Makes `fixed`, if the rules take nothing from the message.
     pub(crate) fn fix(&mut self) {
         if !self.rename.is_empty() {

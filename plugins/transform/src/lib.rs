@@ -108,13 +108,10 @@ impl Filter for Transform {
 
     fn new(mut config: Config, setup: &mut Setup) -> Result<Self, ConfigError> {
         config.check()?;
-        setup.needs(&config.needs())?;
-        if let Some(rules) = &mut config.request.headers {
-            rules.strip_spellings()?;
-        }
         for rules in [&mut config.request.headers, &mut config.response.headers].into_iter().flatten() {
             rules.fix();
         }
+        setup.needs(&config.needs())?;
         let types = ["application/json", "*/*+json"];
         if config.request.body.is_some() {
             setup.request_body(config.max_body.0, &types)?;
