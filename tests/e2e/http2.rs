@@ -1,16 +1,19 @@
 //! HTTP/2 downstream, by prior knowledge (over TLS: tls.rs).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use serde_json::json;
 use sluice_harness::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, Ended, Frames, HEADERS, PING, PRIORITY, SETTINGS, block,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Ended, Frames, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block,
 };
 use sluice_harness::h2::{H2, full, until, within};
 use sluice_harness::{Gateway, Origin, Reply, eventually, wire};
 
-use crate::support::{BASE, gateway, route};
+use crate::support::{BASE, gateway, route, setup};
 
 #[test]
 fn requests_and_bodies() {
@@ -312,4 +315,90 @@ fn an_error_answer_is_the_same_as_over_http1() {
     let mut h2 = H2::connect(gateway.address());
     let answer = h2.get("/two");
     assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/problem+json")));
+}
+
+/// Many more streams than there is memory for, of which the client takes nothing, beside one that it reads slowly.
+#[test]
+fn a_stream_that_nobody_reads_gives_its_memory_back() {
+    const STREAMS: u32 = 40;
+    const STEP: u32 = 70_000;
+    let content = vec![b'x'; 4 << 20];
+    let base = BASE
+        .replace("[gateway]\n", "[gateway]\nmax_buffered_memory = \"256KiB\"\n")
+        .replace("[listeners.http]\n", "[listeners.http]\ntimeouts = { idle = \"1s\" }\n");
+    let gateway = setup()
+        .file("public/large.bin", &content)
+        .file("public/small.bin", &content[..50_000])
+        .start(&format!("{base}{}[upstreams.site]\nfiles = \"public\"\n", route("site", &[])));
+    let mut frames = Frames::connect(gateway.address());
+    frames.initial_window(0);
+    let open: BTreeSet<u32> = (1..=STREAMS).map(|n| 2 * n + 1).collect();
+    frames.headers(1, &head(b"/large.bin"), true);
+    for stream in &open {
+        frames.headers(*stream, &head(if stream % 4 == 1 { b"/large.bin" } else { b"/small.bin" }), true);
+    }
+    let (mut taken, mut reset) = (0, BTreeSet::new());
+    while reset.len() < open.len() {
+        assert!(taken < content.len(), "the slow one is through before the others are given up");
+        frames.open_window(0, STEP);
+        frames.open_window(1, STEP);
+        let begun = Instant::now();
+        let wanted = content.len().min(taken + STEP as usize);
+        while taken < wanted {
+            let (kind, _, stream, payload) = frames.frame().expect("a frame");
+            match kind {
+                DATA => {
+                    assert_eq!(stream, 1, "the others have no window");
+                    taken += payload.len();
+                }
+                RST_STREAM => assert!(reset.insert(stream)),
+                SETTINGS | HEADERS | WINDOW_UPDATE => {}
+                other => panic!("a frame of type {other} of stream {stream}"),
+            }
+        }
+        // As slow as it may be.
+        eventually("some time to pass", || begun.elapsed() > Duration::from_millis(150));
+    }
+    assert_eq!(reset, open);
+    frames.open_window(0, 8 << 20);
+    frames.open_window(1, 8 << 20);
+    while taken < content.len() {
+        let (kind, _, _, payload) = frames.frame().expect("a frame");
+        taken += if kind == DATA { payload.len() } else { 0 };
+    }
+    assert_eq!(taken, content.len());
+    eventually("all of the memory", || gateway.metric("sluice_buffered_bytes", &[]) == Some(0.0));
+    assert_eq!(gateway.get("/large.bin").body.len(), content.len());
+    assert_eq!(gateway.metric("sluice_stalled_streams_total", &[]), Some(f64::from(STREAMS)));
+    let line = gateway.wait_access("a large one", |line| line["error"] == "client-aborted");
+    assert_eq!((&line["aborted"], &line["error_side"]), (&json!(true), &json!("client")), "{line}");
+}
+
+#[test]
+fn a_stream_that_is_silent_is_not_one_that_nobody_reads() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let origin = Origin::serve(move |_| {
+        let wait = wait.clone();
+        Reply::script(move |conn| {
+            conn.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfir");
+            wait.lock().expect("one request").recv().expect("the word to go on");
+            conn.write("st!");
+        })
+    });
+    let base = BASE.replace("[listeners.http]\n", "[listeners.http]\ntimeouts = { idle = \"200ms\" }\n");
+    let gateway = Gateway::start(&(base + &route(&origin.url(), &[])));
+    let h2 = H2::connect(gateway.address());
+    let request = h2.builder("GET", "/").body(full("")).expect("a request");
+    h2.run(|mut sender| async move {
+        let response = within("a head", sender.send_request(request)).await.expect("a head");
+        let mut body = response.into_body();
+        let frame = within("the first bytes", body.frame()).await.expect("a frame").expect("data");
+        assert_eq!(frame.into_data().expect("data"), "fir");
+        let begun = Instant::now();
+        until("the timeout to be long over", || begun.elapsed() > Duration::from_millis(900)).await;
+        go.send(()).expect("the origin waits");
+        assert_eq!(within("the rest", body.collect()).await.expect("the rest").to_bytes(), "st!");
+    });
+    assert_eq!(gateway.metric("sluice_stalled_streams_total", &[]), Some(0.0));
 }

@@ -4,12 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-const DATA: u8 = 0;
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
@@ -97,6 +98,16 @@ impl Frames {
         self.send(DATA, if end { END_STREAM } else { 0 }, stream, data);
     }
 
+    /// The windows that new streams begin with.
+    pub fn initial_window(&mut self, bytes: u32) {
+        self.send(SETTINGS, 0, 0, &[&[0, 4][..], &bytes.to_be_bytes()].concat());
+    }
+
+    /// Opens the window of a stream by so many bytes; that of the connection for stream 0.
+    pub fn open_window(&mut self, stream: u32, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    }
+
     /// So many acknowledgements of pings that nobody has sent.
     pub fn ping_acks(&mut self, count: usize) {
         let frame = [&[0, 0, 8, PING, ACK, 0, 0, 0, 0][..], &[7; 8]].concat();
@@ -118,7 +129,8 @@ impl Frames {
         }
     }
 
-    fn frame(&mut self) -> io::Result<(u8, u8, u32, Vec<u8>)> {
+    /// The next frame: its type, flags, stream and payload.
+    pub fn frame(&mut self) -> io::Result<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.tcp.read_exact(&mut head)?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);

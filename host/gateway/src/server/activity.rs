@@ -208,6 +208,11 @@ impl Activity {
         self.received(|| self.now());
     }
 
+    /// Whether the socket had no room for the last write.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.stalled.get() > 0
+    }
+
     /// A write found no room.
     fn blocked(&self, now: impl FnOnce() -> u64) {
         if self.stalled.get() == 0 {

@@ -11,25 +11,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::uri::Authority;
 use http::{Method, Request, Response};
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::activity::{Activity, Exchanging, Expiry, Patience, Watched};
+use super::activity::{Activity, Expiry, Patience, Watched};
 use super::aliases::Aliases;
 use super::gather::Gathered;
 use super::handshake::over_tls;
 use super::handshakes::Handshakes;
 use super::malformed::AnswersMalformed;
 use super::proxied::behind_proxy;
+use super::unread::{Tracked, Unread};
 use super::worker::{PanicProbe, Shared};
 use super::{ConnectionInfo, Ends, GoAway, ListenerSettings, Refusal, Service, extended_connect, http1};
 use crate::http::body::Body;
@@ -211,7 +210,8 @@ fn serve_h2<S: Service>(
     patience: Patience,
     worker: Rc<Shared<S>>,
 ) -> impl Future<Output = Result<(), End>> + 'static {
-    let mut builder = http2::Builder::new(Local { worker: Rc::clone(&worker) });
+    let unread = Unread::new(Arc::clone(&info.counters));
+    let mut builder = http2::Builder::new(Local { worker: Rc::clone(&worker), unread: Rc::clone(&unread) });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(info.settings.max_streams)
@@ -229,7 +229,8 @@ fn serve_h2<S: Service>(
     let framed = AnswersMalformed::new(io.clone());
     let answers = framed.answers();
     let aliases = framed.aliases();
-    let service = exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), Rc::clone(&aliases));
+    let service =
+        exchanges(Rc::clone(&worker), Rc::clone(&info), Rc::clone(&activity), Rc::clone(&aliases), Rc::clone(&unread));
     let connection = Box::pin(builder.serve_connection(TokioIo::new(framed), service_fn(service)));
     async move {
         let refused = |refusal: H2Refusal, failed: bool| {
@@ -242,7 +243,7 @@ fn serve_h2<S: Service>(
             aliases.end_turn();
             io.poll_end_turn(cx)
         };
-        drive(connection, finish, end_turn, refused, activity, patience, &worker).await
+        drive(connection, finish, end_turn, refused, activity, unread, patience, &worker).await
     }
 }
 
@@ -252,6 +253,7 @@ fn exchanges<S: Service>(
     info: Rc<ConnectionInfo>,
     activity: Rc<Activity>,
     aliases: Rc<Aliases>,
+    unread: Rc<Unread>,
 ) -> impl Fn(Request<Incoming>) -> ResponseFuture<S> {
     move |mut request| {
         let exchanging = activity.begin();
@@ -260,14 +262,14 @@ fn exchanges<S: Service>(
             true => extended_connect::take(&mut request, &activity),
             false => None,
         };
-        let (worker, info) = (Rc::clone(&worker), Rc::clone(&info));
+        let (worker, info, unread) = (Rc::clone(&worker), Rc::clone(&info), Rc::clone(&unread));
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let response = worker.service.handle(&info, Box::new(parts), Body::from_client(body), on_upgrade).await;
             if response.extensions().get::<GoAway>().is_some() {
                 exchanging.dismiss();
             }
-            Ok((*response).map(|body| Tracked { body, exchanging }))
+            Ok((*response).map(|body| Tracked::new(body, unread, exchanging)))
         })
     }
 }
@@ -302,6 +304,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
     mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     mut refused: impl FnMut(H2Refusal, bool),
     activity: Rc<Activity>,
+    unread: Rc<Unread>,
     patience: Patience,
     worker: &Shared<S>,
 ) -> Result<(), End> {
@@ -345,7 +348,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
                 return Poll::Ready(Err(End::Expired(Expiry::Age)));
             }
             match (activity.check_crowded(patience, || worker.overload.closes_idle()), expired) {
-                (Ok(next), _) => timer.as_mut().reset(cut.map_or(next, |at| next.min(at))),
+                (Ok(next), _) => {
+                    let unread = unread.give_up(patience.idle, activity.is_blocked());
+                    timer.as_mut().reset([cut, unread].into_iter().flatten().fold(next, Instant::min));
+                }
                 // An idle connection has no open exchange: it is asked to end, then cut.
                 (Err(Expiry::Idle), None) => {
                     expired = Some(Expiry::Idle);
@@ -374,46 +380,22 @@ fn count_end(counters: &ListenerCounters, peer: Option<SocketAddr>, end: &End) {
 /// Runs the streams of an HTTP/2 connection on this worker.
 struct Local<S: Service> {
     worker: Rc<Shared<S>>,
+    unread: Rc<Unread>,
 }
 
 impl<S: Service> Clone for Local<S> {
     fn clone(&self) -> Self {
-        Local { worker: Rc::clone(&self.worker) }
+        Local { worker: Rc::clone(&self.worker), unread: Rc::clone(&self.unread) }
     }
 }
 
 impl<S: Service, F: Future + 'static> hyper::rt::Executor<F> for Local<S> {
     fn execute(&self, future: F) {
         let probe = PanicProbe::new(self.worker.metrics.clone());
+        let stream = self.unread.stream(future);
         tokio::task::spawn_local(async move {
             let _probe = probe;
-            future.await;
+            stream.await;
         });
-    }
-}
-
-pin_project! {
-    /// A response body that ends its exchange when it is dropped.
-    struct Tracked<B> {
-        #[pin]
-        body: B,
-        exchanging: Exchanging,
-    }
-}
-
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for Tracked<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

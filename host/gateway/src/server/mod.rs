@@ -19,6 +19,7 @@ mod proxied;
 mod received;
 mod refused;
 mod reset;
+mod unread;
 mod worker;
 
 #[cfg(test)]

@@ -26,7 +26,7 @@
 //! | `sluice_upstream_retries_total` | `upstream`, `reason` |
 //! | `sluice_upstream_retries_denied_total` | `upstream`, `cause` |
 //! | `sluice_connections_total`, `sluice_connections_active`, `sluice_connections_refused_total` | `listener` |
-//! | `sluice_connection_errors_total`, `sluice_accept_errors_total` | `listener` |
+//! | `sluice_connection_errors_total`, `sluice_accept_errors_total`, `sluice_stalled_streams_total` | `listener` |
 //! | `sluice_tls_handshakes_total` (`tls.rs`) | `listener`, `version`, `cipher_suite`, `group`, `resumed` |
 //! | `sluice_tls_server_names_total` | `listener`, `server_name` |
 //! | `sluice_tls_failures_total`, `sluice_tls_handshakes_refused_total` | `listener`, `reason` |
@@ -144,6 +144,8 @@ pub struct ListenerCounters {
     pub proxy_protocol_failures: Counter,
     /// Connections that ended with a protocol error or a timeout.
     pub connection_errors: Counter,
+    /// HTTP/2 streams that were reset since the client took nothing of them.
+    pub stalled_streams: Counter,
     /// Failed `accept` calls, among them those for want of file descriptors.
     pub accept_errors: Counter,
     /// These two are counted on every request, by the worker alone: with `Counter::bump`.

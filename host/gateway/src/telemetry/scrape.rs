@@ -202,12 +202,15 @@ impl Metrics {
 
     fn render_listeners(&self, out: &mut Exposition) {
         type Read = fn(&ListenerCounters) -> u64;
-        let families: [(&str, &str, &str, Read); 8] = [
+        let families: [(&str, &str, &str, Read); 9] = [
             ("sluice_connections_total", "counter", "Accepted connections.", |l| l.accepted.value()),
             ("sluice_connections_active", "gauge", "Open connections.", |l| l.active.value()),
             ("sluice_connections_refused_total", "counter", "Connections over a limit.", |l| l.refused.value()),
             ("sluice_connection_errors_total", "counter", "Connections ended by an error.", |l| {
                 l.connection_errors.value()
+            }),
+            ("sluice_stalled_streams_total", "counter", "HTTP/2 streams reset since the client took nothing.", |l| {
+                l.stalled_streams.value()
             }),
             ("sluice_proxy_protocol_failures_total", "counter", "Connections without a good PROXY header.", |l| {
                 l.proxy_protocol_failures.value()
