@@ -243,7 +243,7 @@ fn serve_h2<S: Service>(
             aliases.end_turn();
             io.poll_end_turn(cx)
         };
-        drive(connection, finish, end_turn, refused, activity, unread, patience, &worker).await
+        drive(connection, finish, end_turn, refused, Limits { activity, unread, patience }, &worker).await
     }
 }
 
@@ -296,6 +296,13 @@ pub(super) enum End {
     Body(Box<dyn StdError + Send + Sync>),
 }
 
+/// How long a connection of HTTP/2 and its streams are waited for.
+struct Limits {
+    activity: Rc<Activity>,
+    unread: Rc<Unread>,
+    patience: Patience,
+}
+
 /// Polls a connection until it ends, telling it to finish when the worker drains, the connection idles, is given up, or has had its time or
 /// its requests. `end_turn` writes what a poll has gathered.
 async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
@@ -303,11 +310,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>, S: Service>(
     mut finish: impl FnMut(Pin<&mut C>),
     mut end_turn: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     mut refused: impl FnMut(H2Refusal, bool),
-    activity: Rc<Activity>,
-    unread: Rc<Unread>,
-    patience: Patience,
+    limits: Limits,
     worker: &Shared<S>,
 ) -> Result<(), End> {
+    let Limits { activity, unread, patience } = limits;
     let mut drain = pin!(worker.draining.begun());
     let first = activity.check(patience).unwrap_or_else(|_| Instant::now());
     let mut timer = pin!(sleep_until(first));
