@@ -1,10 +1,12 @@
 //! Sessions that clients resume: at another gateway, after a change of secrets, and nowhere else.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, SupportedProtocolVersion};
 use sluice_harness::certs::Leaf;
 use sluice_harness::{Certs, Client, Gateway, eventually};
 
@@ -137,4 +139,55 @@ fn a_secret_that_can_be_guessed_is_refused_and_not_shown() {
     let leaf = certs.leaf(&["localhost"]);
     let refused = Gateway::setup().refused(&toml(&leaf, &shared(&["too short"]))).stderr;
     assert!(refused.contains("expected a secret of at least 32 bytes") && !refused.contains("too short"), "{refused}");
+}
+
+/// A client in the middle of a handshake of TLS 1.3: it has the server's flight, and has not answered it.
+fn half_way(gateway: &Gateway, certs: &Certs) -> (TcpStream, ClientConnection) {
+    let mut tcp = TcpStream::connect(gateway.address_of("https")).expect("a connection");
+    tcp.set_nodelay(true).expect("no delay");
+    tcp.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    let name = "localhost".try_into().expect("a name");
+    let mut tls = ClientConnection::new(certs.client_config(&["http/1.1"], &[&TLS13]), name).expect("a client");
+    tls.write_tls(&mut tcp).expect("a hello");
+    while tls.is_handshaking() {
+        assert_ne!(tls.read_tls(&mut tcp).expect("the flight"), 0);
+        tls.process_new_packets().expect("the flight");
+    }
+    (tcp, tls)
+}
+
+#[test]
+fn tickets_come_with_the_first_response() {
+    let certs = Certs::new();
+    let gateway = gateway(&certs.leaf(&["localhost"]), "");
+    let (mut tcp, mut tls) = half_way(&gateway, &certs);
+    tls.writer().write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("buffered");
+    let mut request = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut request).expect("the end of the handshake, and a request");
+    }
+    tcp.write_all(&request).expect("sent at once");
+    // One read has what one write has sent.
+    assert_ne!(tls.read_tls(&mut tcp).expect("bytes"), 0);
+    let state = tls.process_new_packets().expect("records");
+    assert!(tls.tls13_tickets_received() > 0 && state.plaintext_bytes_to_read() > 0, "{state:?}");
+    let mut response = vec![0; state.plaintext_bytes_to_read()];
+    tls.reader().read_exact(&mut response).expect("the response");
+    assert!(response.starts_with(b"HTTP/1.1 200") && response.ends_with(b"ok"), "{}", response.escape_ascii());
+}
+
+#[test]
+fn a_client_that_asks_nothing_gets_its_tickets() {
+    let certs = Certs::new();
+    let gateway = gateway(&certs.leaf(&["localhost"]), "");
+    let (mut tcp, mut tls) = half_way(&gateway, &certs);
+    while tls.wants_write() {
+        tls.write_tls(&mut tcp).expect("the end of the handshake");
+    }
+    let begun = Instant::now();
+    while tls.tls13_tickets_received() == 0 {
+        assert_ne!(tls.read_tls(&mut tcp).expect("tickets"), 0, "closed without them");
+        tls.process_new_packets().expect("tickets");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "they waited for {:?}", begun.elapsed());
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::ListenerSettings;
+use super::held::{Held, Wrote};
 use super::reset::ResetWatch;
 use crate::coarse;
 use crate::config::model::ConnectionLifetime;
@@ -280,6 +281,7 @@ pub(super) struct Watched {
     socket: Stream,
     /// Bytes that were read to find the protocol, to be read again.
     prefix: Bytes,
+    held: Held,
     activity: Rc<Activity>,
     occupancy: Occupancy,
     /// Once the client has said that it sends no more.
@@ -288,7 +290,8 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(socket: Stream, occupancy: Occupancy) -> Self {
-        Watched { socket, prefix: Bytes::new(), activity: Rc::new(Activity::new()), occupancy, reset_watch: None }
+        let activity = Rc::new(Activity::new());
+        Watched { socket, prefix: Bytes::new(), held: Held::default(), activity, occupancy, reset_watch: None }
     }
 
     pub(super) fn activity(&self) -> &Rc<Activity> {
@@ -302,6 +305,15 @@ impl Watched {
     /// Gives bytes back, to be read first.
     pub(super) fn unread(&mut self, bytes: Bytes) {
         self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.split_off(0)].concat().into() };
+    }
+
+    /// A handshake of TLS begins.
+    pub(super) fn begin_handshake(&mut self) {
+        self.held.begin();
+    }
+
+    pub(super) fn end_handshake(&mut self) {
+        self.held.end();
     }
 
     /// From here on HTTP/2 is spoken. The connection counts as idle until its first stream.
@@ -323,10 +335,28 @@ impl Watched {
         }
         result
     }
+
+    /// Writes what is held, and in the same write as much of `more` as the socket takes.
+    fn poll_write_held(&mut self, cx: &mut Context<'_>, more: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        while !self.held.is_empty() {
+            let wrote = self.held.poll_write(cx, &mut self.socket, more);
+            let of_more = match &wrote {
+                Poll::Ready(Ok(Wrote { of_more, .. })) => *of_more,
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            };
+            ready!(self.wrote(wrote.map_ok(|wrote| wrote.all)))?;
+            if of_more > 0 {
+                return Poll::Ready(Ok(of_more));
+            }
+        }
+        Poll::Ready(Ok(0))
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        // The alert of a handshake that has failed.
+        let _ = self.poll_write_held(&mut Context::from_waker(Waker::noop()), &[]);
         if self.activity.reset.get() {
             self.socket.reset_at_close();
         }
@@ -353,15 +383,25 @@ impl AsyncRead for Watched {
             this.occupancy.counters.bytes_in.bump(read as u64);
             this.activity.received(|| this.activity.now());
         }
+        // The client may wait for it.
+        if result.is_pending()
+            && !this.held.is_empty()
+            && let Poll::Ready(Err(error)) = this.poll_write_held(cx, &[])
+        {
+            return Poll::Ready(Err(error));
+        }
         result
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.wrote(result)
+        if self.held.is_idle() {
+            let this = self.get_mut();
+            let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
+            return this.wrote(result);
+        }
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -370,6 +410,15 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Some(length) = this.held.take(slices) {
+            return Poll::Ready(Ok(length));
+        }
+        if !this.held.is_empty() {
+            let taken = ready!(this.poll_write_held(cx, slices))?;
+            if taken > 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
         let result = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
         this.wrote(result)
     }
@@ -388,11 +437,16 @@ impl AsyncWrite for Watched {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
         }
+        if !this.held.is_in_handshake() {
+            ready!(this.poll_write_held(cx, &[]))?;
+        }
         Pin::new(&mut this.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_write_held(cx, &[]))?;
+        Pin::new(&mut this.socket).poll_shutdown(cx)
     }
 }
 

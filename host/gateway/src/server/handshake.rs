@@ -40,7 +40,8 @@ pub(super) fn over_tls<S: Service>(
     // Before the future, which would keep both what was accepted and its parts.
     let pending = accepted.handshakes.begin(accepted.ends.peer(), &accepted.settings.handshakes);
     let peer = accepted.ends.peer_socket();
-    let (socket, info) = accepted.split();
+    let (mut socket, info) = accepted.split();
+    socket.begin_handshake();
     async move {
         let pending = match pending {
             Ok(pending) => pending,
@@ -79,6 +80,7 @@ fn begin<S: Service>(
     };
     info.counters.tls.done(agreed(stream.get_ref().1, tls.version), name);
     let (socket, _) = stream.get_mut();
+    socket.end_handshake();
     let h2 = tls.alpn.as_deref() == Some(b"h2") || !info.settings.http1;
     info.tls = Some(Box::new(tls));
     let activity = if h2 { socket.speak_h2() } else { Rc::clone(socket.activity()) };

@@ -9,6 +9,7 @@ mod extended_connect;
 mod gather;
 mod handshake;
 mod handshakes;
+mod held;
 mod hpack;
 mod http1;
 mod huffman;

@@ -1,0 +1,183 @@
+//! The session tickets of TLS 1.3, which go out with the first response. TLS writes them when the handshake is done, and a request mostly follows
+//! at once: one write is saved, and the client wakes once. They wait for nothing else: when the connection has to wait for its client, they are sent.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+/// Tickets have some hundred bytes. More is not held.
+const MOST: usize = 8 << 10;
+/// The type of an encrypted record. The server's first flight begins with another, and so does all of the handshake of TLS 1.2.
+const APPLICATION_DATA: u8 = 0x17;
+
+/// Bytes that wait for others to be written with them.
+#[derive(Default)]
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    in_handshake: bool,
+}
+
+impl Held {
+    /// What the handshake writes last is held.
+    pub(super) fn begin(&mut self) {
+        self.in_handshake = true;
+    }
+
+    /// Holds no more. What is held goes out with the next write, or before the next wait.
+    pub(super) fn end(&mut self) {
+        self.in_handshake = false;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether writes go by.
+    pub(super) fn is_idle(&self) -> bool {
+        self.bytes.is_empty() && !self.in_handshake
+    }
+
+    /// Whether a flush is not meant for what is held.
+    pub(super) fn is_in_handshake(&self) -> bool {
+        self.in_handshake
+    }
+
+    /// Keeps what is to be written, if it may wait, and answers its length.
+    pub(super) fn take(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
+        if !self.in_handshake {
+            return None;
+        }
+        let first = slices.iter().find_map(|slice| slice.first());
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.bytes.is_empty() && first != Some(&APPLICATION_DATA) || self.bytes.len() + length > MOST {
+            return None;
+        }
+        slices.iter().for_each(|slice| self.bytes.extend_from_slice(slice));
+        Some(length)
+    }
+
+    /// One write of what is held and of `more`. Answers how many bytes of both it took.
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut W,
+        more: &[IoSlice<'_>],
+    ) -> Poll<io::Result<Wrote>> {
+        let held = self.bytes.len();
+        let written = {
+            let more = more.iter().map(|slice| IoSlice::new(slice));
+            let all: Vec<_> = std::iter::once(IoSlice::new(&self.bytes)).chain(more).collect();
+            ready!(Pin::new(socket).poll_write_vectored(cx, &all))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.bytes.drain(..written.min(held));
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        Poll::Ready(Ok(Wrote { all: written, of_more: written.saturating_sub(held) }))
+    }
+}
+
+/// What a write took.
+pub(super) struct Wrote {
+    pub(super) all: usize,
+    /// Without what was held.
+    pub(super) of_more: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+    use tokio::net::TcpStream;
+
+    use super::super::activity::{Occupancy, Watched};
+    use super::*;
+    use crate::sockets::Stream;
+
+    /// A socket in a handshake, and that of its client.
+    async fn pair() -> (Watched, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let socket = TcpStream::connect(address).await.expect("a connection");
+        socket.set_nodelay(true).expect("no delay");
+        let (client, _) = listener.accept().expect("a client");
+        client.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let occupancy = Occupancy::take(Arc::default(), [Arc::default(), Arc::default(), Arc::default()]);
+        let mut watched = Watched::new(Stream::Tcp(socket), occupancy);
+        watched.begin_handshake();
+        (watched, client)
+    }
+
+    /// What has come at once.
+    fn read(client: &mut std::net::TcpStream) -> Vec<u8> {
+        let mut room = [0; 1024];
+        let n = client.read(&mut room).expect("bytes");
+        room[..n].to_vec()
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn tickets_and_the_first_response_are_one_write() {
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"\x16flight").await.expect("sent");
+        assert_eq!(read(&mut client), b"\x16flight", "the client waits for it");
+        socket.write_all(b"\x17ticket\x17").await.expect("taken");
+        socket.write_all(b"other").await.expect("taken");
+        socket.flush().await.expect("the flush of the handshake");
+        socket.end_handshake();
+        client.set_nonblocking(true).expect("not blocking");
+        assert_eq!(client.read(&mut [0; 8]).expect_err("nothing yet").kind(), io::ErrorKind::WouldBlock);
+        client.set_nonblocking(false).expect("blocking");
+        let response = [IoSlice::new(b"\x17res"), IoSlice::new(b"ponse")];
+        let taken = poll_fn(|cx| Pin::new(&mut socket).poll_write_vectored(cx, &response)).await.expect("sent");
+        assert_eq!(taken, 9);
+        assert_eq!(read(&mut client), b"\x17ticket\x17other\x17response");
+        socket.write_all(b"\x17more").await.expect("sent");
+        assert_eq!(read(&mut client), b"\x17more", "and nothing is held any more");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_client_that_is_waited_for_gets_them_at_once() {
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"\x17ticket").await.expect("taken");
+        socket.end_handshake();
+        let mut room = [0; 8];
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        assert_eq!(read(&mut client), b"\x17ticket");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn nothing_that_is_held_is_lost() {
+        for end in ["flush", "shutdown", "drop"] {
+            let (mut socket, mut client) = pair().await;
+            socket.write_all(b"\x17alert").await.expect("taken");
+            match end {
+                "flush" => {
+                    socket.end_handshake();
+                    socket.flush().await.expect("flushed");
+                }
+                "shutdown" => socket.shutdown().await.expect("closed"),
+                _ => drop(socket),
+            }
+            assert_eq!(read(&mut client), b"\x17alert", "{end}");
+        }
+        let (mut socket, mut client) = pair().await;
+        let large = vec![APPLICATION_DATA; MOST + 1];
+        socket.write_all(&large[..10]).await.expect("taken");
+        socket.write_all(&large[10..]).await.expect("sent");
+        let mut all = vec![0; large.len()];
+        client.read_exact(&mut all).expect("too much to be held");
+        assert_eq!(all, large);
+    }
+}
