@@ -13,71 +13,84 @@ const MOST: usize = 8 << 10;
 const APPLICATION_DATA: u8 = 0x17;
 
 /// Bytes that wait for others to be written with them.
+// In a box, since only the handshake has it.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct Held(Option<Box<Writes>>);
+
+#[derive(Default)]
+struct Writes {
     bytes: Vec<u8>,
-    in_handshake: bool,
+    handshake_is_over: bool,
 }
 
 impl Held {
     /// What the handshake writes last is held.
     pub(super) fn begin(&mut self) {
-        self.in_handshake = true;
+        self.0 = Some(Box::default());
     }
 
     /// Holds no more. What is held goes out with the next write, or before the next wait.
     pub(super) fn end(&mut self) {
-        self.in_handshake = false;
+        if let Some(writes) = &mut self.0 {
+            writes.handshake_is_over = true;
+        }
+        self.forget_if_over();
+    }
+
+    fn forget_if_over(&mut self) {
+        if self.0.as_ref().is_some_and(|writes| writes.handshake_is_over && writes.bytes.is_empty()) {
+            self.0 = None;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.0.as_ref().is_none_or(|writes| writes.bytes.is_empty())
     }
 
     /// Whether writes go by.
     pub(super) fn is_idle(&self) -> bool {
-        self.bytes.is_empty() && !self.in_handshake
+        self.0.is_none()
     }
 
     /// Whether a flush is not meant for what is held.
     pub(super) fn is_in_handshake(&self) -> bool {
-        self.in_handshake
+        self.0.as_ref().is_some_and(|writes| !writes.handshake_is_over)
     }
 
     /// Keeps what is to be written, if it may wait, and answers its length.
     pub(super) fn take(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
-        if !self.in_handshake {
-            return None;
-        }
+        let writes = self.0.as_mut().filter(|writes| !writes.handshake_is_over)?;
         let first = slices.iter().find_map(|slice| slice.first());
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        if self.bytes.is_empty() && first != Some(&APPLICATION_DATA) || self.bytes.len() + length > MOST {
+        let begins_late = !writes.bytes.is_empty() || first == Some(&APPLICATION_DATA);
+        if !begins_late || writes.bytes.len() + length > MOST {
             return None;
         }
-        slices.iter().for_each(|slice| self.bytes.extend_from_slice(slice));
+        slices.iter().for_each(|slice| writes.bytes.extend_from_slice(slice));
         Some(length)
     }
 
-    /// One write of what is held and of `more`. Answers how many bytes of both it took.
+    /// One write of what is held and of `more`.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut W,
         more: &[IoSlice<'_>],
     ) -> Poll<io::Result<Wrote>> {
-        let held = self.bytes.len();
+        let bytes = self.0.as_mut().map(|writes| &mut writes.bytes);
+        let held = bytes.as_ref().map_or(0, |bytes| bytes.len());
         let written = {
-            let more = more.iter().map(|slice| IoSlice::new(slice));
-            let all: Vec<_> = std::iter::once(IoSlice::new(&self.bytes)).chain(more).collect();
+            let first = bytes.as_ref().map(|bytes| IoSlice::new(bytes));
+            let all: Vec<_> = first.into_iter().chain(more.iter().map(|slice| IoSlice::new(slice))).collect();
             ready!(Pin::new(socket).poll_write_vectored(cx, &all))?
         };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.bytes.drain(..written.min(held));
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
+        if let Some(bytes) = bytes {
+            bytes.drain(..written.min(held));
         }
+        self.forget_if_over();
         Poll::Ready(Ok(Wrote { all: written, of_more: written.saturating_sub(held) }))
     }
 }
