@@ -191,3 +191,23 @@ fn a_client_that_asks_nothing_gets_its_tickets() {
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "they waited for {:?}", begun.elapsed());
 }
+
+#[test]
+fn the_goodbye_comes_with_the_last_response() {
+    let certs = Certs::new();
+    let gateway = gateway(&certs.leaf(&["localhost"]), "");
+    let (mut tcp, mut tls) = half_way(&gateway, &certs);
+    tls.writer().write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("buffered");
+    let mut request = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut request).expect("the end of the handshake, and a request");
+    }
+    tcp.write_all(&request).expect("sent at once");
+    assert_ne!(tls.read_tls(&mut tcp).expect("bytes"), 0);
+    let state = tls.process_new_packets().expect("records");
+    assert!(tls.tls13_tickets_received() > 0 && state.peer_has_closed(), "{state:?}");
+    let mut response = String::new();
+    tls.reader().read_to_string(&mut response).expect("the response");
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("ok"), "{response}");
+    assert_eq!(tls.read_tls(&mut tcp).expect("the end of the socket"), 0);
+}

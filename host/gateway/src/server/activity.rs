@@ -94,6 +94,8 @@ pub(super) struct Activity {
     half_closed: Cell<bool>,
     /// The connection gets no more requests, whatever its age.
     dismissed: Cell<bool>,
+    /// What is written now is the end of the last response.
+    closing: Cell<bool>,
     /// Whether bytes that come on an idle connection begin a request head. On HTTP/2 they may be pings.
     bytes_are_heads: bool,
 }
@@ -109,6 +111,7 @@ impl Activity {
             reset: Cell::new(false),
             half_closed: Cell::new(false),
             dismissed: Cell::new(false),
+            closing: Cell::new(false),
             bytes_are_heads: true,
         }
     }
@@ -133,6 +136,11 @@ impl Activity {
 
     pub(super) fn is_dismissed(&self) -> bool {
         self.dismissed.get()
+    }
+
+    /// The rest of the response is the last that is written, and the socket is closed for writing at once. Over TLS they can be one write.
+    pub(super) fn close_after_this(&self) {
+        self.closing.set(true);
     }
 
     /// The client sends no more. It may still read.
@@ -383,12 +391,13 @@ impl AsyncRead for Watched {
             this.occupancy.counters.bytes_in.bump(read as u64);
             this.activity.received(|| this.activity.now());
         }
-        // The client may wait for it.
-        if result.is_pending()
-            && !this.held.is_empty()
-            && let Poll::Ready(Err(error)) = this.poll_write_held(cx, &[])
-        {
-            return Poll::Ready(Err(error));
+        if result.is_pending() && !this.held.is_empty() {
+            // TLS looks for more behind a request that it has. Only who finds nothing again waits for the client, which may wait as well.
+            if !this.held.is_waited_for() {
+                cx.waker().wake_by_ref();
+            } else if let Poll::Ready(Err(error)) = this.poll_write_held(cx, &[]) {
+                return Poll::Ready(Err(error));
+            }
         }
         result
     }
@@ -396,7 +405,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.held.is_idle() {
+        if self.held.is_idle() && !self.activity.closing.get() {
             let this = self.get_mut();
             let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
             return this.wrote(result);
@@ -410,6 +419,9 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.activity.closing.get() {
+            this.held.close();
+        }
         if let Some(length) = this.held.take(slices) {
             return Poll::Ready(Ok(length));
         }
@@ -437,7 +449,7 @@ impl AsyncWrite for Watched {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
         }
-        if !this.held.is_in_handshake() {
+        if !this.held.outlasts_flush() {
             ready!(this.poll_write_held(cx, &[]))?;
         }
         Pin::new(&mut this.socket).poll_flush(cx)

@@ -1,5 +1,9 @@
-//! The session tickets of TLS 1.3, which go out with the first response. TLS writes them when the handshake is done, and a request mostly follows
-//! at once: one write is saved, and the client wakes once. They wait for nothing else: when the connection has to wait for its client, they are sent.
+//! Small writes of TLS that go out with others: each saves a write, and wakes the client once.
+//!
+//! - The session tickets of TLS 1.3 go out with the first response. They are there when the handshake is done, and a request mostly follows at once.
+//! - The end of a last response goes out with `close_notify`.
+//!
+//! Nothing is held across a wait: when the connection has to wait for its client, what is held is sent.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Tickets have some hundred bytes. More is not held.
+/// Tickets have some hundred bytes. Larger writes are not held.
 const MOST: usize = 8 << 10;
 /// The type of an encrypted record. The server's first flight begins with another, and so does all of the handshake of TLS 1.2.
 const APPLICATION_DATA: u8 = 0x17;
@@ -20,25 +24,43 @@ pub(super) struct Held(Option<Box<Writes>>);
 #[derive(Default)]
 struct Writes {
     bytes: Vec<u8>,
-    handshake_is_over: bool,
+    phase: Phase,
+    /// A read has found nothing since.
+    waited_for: bool,
+}
+
+/// What is held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// What the handshake writes last.
+    #[default]
+    Handshake,
+    /// Nothing more.
+    Open,
+    /// All small writes until the socket is closed for writing.
+    Closing,
 }
 
 impl Held {
-    /// What the handshake writes last is held.
     pub(super) fn begin(&mut self) {
         self.0 = Some(Box::default());
     }
 
-    /// Holds no more. What is held goes out with the next write, or before the next wait.
+    /// The handshake is over. What is held goes out with the next write, or before the next wait.
     pub(super) fn end(&mut self) {
         if let Some(writes) = &mut self.0 {
-            writes.handshake_is_over = true;
+            writes.phase = Phase::Open;
         }
         self.forget_if_over();
     }
 
+    /// The socket is closed for writing when this was written.
+    pub(super) fn close(&mut self) {
+        self.0.get_or_insert_default().phase = Phase::Closing;
+    }
+
     fn forget_if_over(&mut self) {
-        if self.0.as_ref().is_some_and(|writes| writes.handshake_is_over && writes.bytes.is_empty()) {
+        if self.0.as_ref().is_some_and(|writes| writes.phase == Phase::Open && writes.bytes.is_empty()) {
             self.0 = None;
         }
     }
@@ -47,23 +69,33 @@ impl Held {
         self.0.as_ref().is_none_or(|writes| writes.bytes.is_empty())
     }
 
+    /// Takes note of a read that found nothing, and answers whether it was not the first.
+    pub(super) fn is_waited_for(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|writes| std::mem::replace(&mut writes.waited_for, true))
+    }
+
     /// Whether writes go by.
     pub(super) fn is_idle(&self) -> bool {
         self.0.is_none()
     }
 
     /// Whether a flush is not meant for what is held.
-    pub(super) fn is_in_handshake(&self) -> bool {
-        self.0.as_ref().is_some_and(|writes| !writes.handshake_is_over)
+    pub(super) fn outlasts_flush(&self) -> bool {
+        self.0.as_ref().is_some_and(|writes| writes.phase != Phase::Open)
     }
 
     /// Keeps what is to be written, if it may wait, and answers its length.
     pub(super) fn take(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
-        let writes = self.0.as_mut().filter(|writes| !writes.handshake_is_over)?;
-        let first = slices.iter().find_map(|slice| slice.first());
+        let writes = self.0.as_mut()?;
+        let may_wait = match writes.phase {
+            Phase::Handshake if writes.bytes.is_empty() => {
+                slices.iter().find_map(|slice| slice.first()) == Some(&APPLICATION_DATA)
+            }
+            Phase::Handshake | Phase::Closing => true,
+            Phase::Open => false,
+        };
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
-        let begins_late = !writes.bytes.is_empty() || first == Some(&APPLICATION_DATA);
-        if !begins_late || writes.bytes.len() + length > MOST {
+        if !may_wait || writes.bytes.len() + length > MOST {
             return None;
         }
         slices.iter().for_each(|slice| writes.bytes.extend_from_slice(slice));
@@ -166,8 +198,27 @@ mod tests {
         socket.end_handshake();
         let mut room = [0; 8];
         let cx = &mut Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut socket).poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        for _ in 0..2 {
+            assert!(Pin::new(&mut socket).poll_read(cx, &mut ReadBuf::new(&mut room)).is_pending());
+        }
         assert_eq!(read(&mut client), b"\x17ticket");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn the_last_response_and_the_goodbye_are_one_write() {
+        let (mut socket, mut client) = pair().await;
+        socket.write_all(b"\x17ticket").await.expect("taken");
+        socket.end_handshake();
+        socket.activity().close_after_this();
+        socket.write_all(b"\x17response").await.expect("taken");
+        socket.flush().await.expect("the flush of the response");
+        client.set_nonblocking(true).expect("not blocking");
+        assert_eq!(client.read(&mut [0; 8]).expect_err("nothing yet").kind(), io::ErrorKind::WouldBlock);
+        client.set_nonblocking(false).expect("blocking");
+        socket.write_all(b"\x17goodbye").await.expect("taken");
+        socket.shutdown().await.expect("closed");
+        assert_eq!(read(&mut client), b"\x17ticket\x17response\x17goodbye");
+        assert_eq!(read(&mut client), b"");
     }
 
     #[tokio::test(flavor = "local")]

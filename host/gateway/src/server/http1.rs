@@ -319,7 +319,8 @@ impl<S: Service> Connection<S> {
         drop(parts);
         let mut writing = Writing::new(framing);
         self.doubt = None;
-        let sent = poll_fn(|cx| self.poll_body(cx, body.as_mut(), &mut writing)).await;
+        let closing = !persistent && self.info.tls.is_some() && framing != Framing::Upgrade;
+        let sent = poll_fn(|cx| self.poll_body(cx, body.as_mut(), &mut writing, closing)).await;
         if sent.is_err() && framing == Framing::Close {
             self.activity.break_off();
         }
@@ -328,17 +329,23 @@ impl<S: Service> Connection<S> {
         Ok(if persists { AfterResponse::Persist } else { AfterResponse::Close })
     }
 
-    /// Writes what there is of a response's body.
+    /// Writes what there is of a response's body. `closing`: the end of TLS goes out with its last bytes.
     fn poll_body<B>(
         &mut self,
         cx: &mut Context<'_>,
         mut body: Pin<&mut B>,
         writing: &mut Writing,
+        closing: bool,
     ) -> Poll<Result<(), End>>
     where
         B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
         loop {
+            // A body of known length is also polled to its end, so that its observers see the end.
+            let is_complete = writing.has_ended() && (!writing.has_body() || body.is_end_stream());
+            if is_complete && closing {
+                self.activity.close_after_this();
+            }
             let flushed = {
                 let transport = &mut self.incoming.borrow().transport;
                 match writing.has_ended() || transport.is_full() {
@@ -351,8 +358,12 @@ impl<S: Service> Connection<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
                 Poll::Pending => break,
             }
-            // A body of known length is also polled to its end, so that its observers see the end.
-            if writing.has_ended() && (!writing.has_body() || body.is_end_stream()) {
+            if is_complete {
+                // Here, since a client that reads slowly has more time for the response than for the goodbye.
+                if closing && self.incoming.borrow().transport.poll_shutdown(cx).is_pending() {
+                    let expiry = ready!(self.clock.poll(cx, || self.worker.overload.closes_idle()));
+                    return Poll::Ready(Err(End::Expired(expiry)));
+                }
                 return Poll::Ready(Ok(()));
             }
             // Polled outside the borrow: the response body may be made of the request body.
