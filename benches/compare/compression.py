@@ -6,8 +6,8 @@
   benches/compare/compression.py --sizes 10k,1m --encodings gzip
   benches/compare/compression.py --report DIR                 the page again, from DIR/results.json
 
-It needs nginx (a peer, and the origin), wrk and openssl: apt-get install nginx wrk openssl. nginx is measured with Brotli if it has the module
-(libnginx-mod-http-brotli-filter). Results go to target/compression: results.md and results.json. Exits with 1 if something could not be measured
+It needs nginx (a peer, and the origin), wrk and openssl: apt-get install nginx wrk openssl. nginx is measured with Brotli, too, if it has the module:
+apt-get install libnginx-mod-http-brotli-filter. Results go to target/compression: results.md and results.json. Exits with 1 if something could not be measured
 or a request failed; a target that is missed is said in the table.
 """
 import contextlib, gzip, json, pathlib, random, statistics, subprocess, sys
@@ -85,8 +85,8 @@ server {{
 
 
 def brotli_modules():
-    folder = proxies.NginxLua().module("ngx_http_brotli_filter_module.so")
-    return [folder] if folder.exists() else []
+    module = proxies.NginxLua().module("ngx_http_brotli_filter_module.so")
+    return [module] if module.exists() else []
 
 
 PEERS = {"Sluice": sluice, "nginx": nginx}
@@ -122,6 +122,8 @@ CONNECTIONS = 16
 def run(options):
     lib.need("nginx", "wrk", "openssl")
     results = []
+    if "br" in options.encodings and not brotli_modules():
+        print("without nginx's Brotli: libnginx-mod-http-brotli-filter is not installed", flush=True)
     with lib.Place(options.port) as place:
         for size in options.sizes:
             (place.folder / "origin" / "www" / size).write_bytes(content(SIZES[size]))

@@ -82,6 +82,28 @@ fn gateways_that_differ_order_what_each_of_them_needs() {
     }
 }
 
+/// A host shows one certificate of `tls-alpn-01` at a time.
+#[test]
+fn orders_that_have_only_some_names_in_common_follow_each_other() {
+    let sites = [Site::new(), Site::new()];
+    let (Some(pebble), Some(redis)) = (Pebble::start(sites[0].options()), Redis::start(&[])) else { return };
+    let acme = at(&pebble) + "\nstate = \"shared\"\nchallenges = [\"tls-alpn-01\"]";
+    let other = format!(
+        "[certificates.other]\nacme = \"other\"\nnames = [\"www.site.test\"]\n[acme.other]\nterms_of_service_agreed = true\n{acme}\nkey_type = \"rsa-2048\"\n"
+    );
+    let both = format!("names = [\"site.test\", \"www.site.test\"]\n{other}{}", state(&redis));
+    let gateways = [sites[0].start(&acme, &both), sites[1].start(&acme, &format!("{NAMES}{}", state(&redis)))];
+    for (gateway, certificate) in [(&gateways[0], "site"), (&gateways[0], "other"), (&gateways[1], "site")] {
+        let count = |result: &str| {
+            gateway.metric("sluice_acme_orders_total", &[("certificate", certificate), ("result", result)])
+        };
+        eventually("it is ordered", || count("issued") == Some(1.0) || count("challenge").is_some());
+        assert_eq!(count("challenge"), None, "{certificate}");
+    }
+    assert_eq!(pebble.issued(), 3);
+    eventually("all locks are let go", || redis.ask(&["KEYS", "sluice:{acme}:lock:*"]).trim().is_empty());
+}
+
 #[test]
 fn a_state_that_has_lost_its_data_gets_the_certificate_again() {
     let sites = [Site::new(), Site::new()];

@@ -2,7 +2,7 @@
 
 use sluice_filter::{Claims, clock, crypto, kv, kv::Reservation, prelude::*, secrets, shortened};
 
-use crate::{
+use super::{
     config::Config,
     server::{self, Answer, Failure},
 };

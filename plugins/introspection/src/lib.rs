@@ -19,7 +19,7 @@ const LONGEST_CONSUMER: usize = 1024;
 /// Bytes of a token.
 const LONGEST_TOKEN: usize = 8 << 10;
 
-struct Introspection {
+pub(crate) struct Introspection {
     config: Config,
 }
 

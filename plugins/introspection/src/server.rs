@@ -8,7 +8,7 @@ use sluice_filter::{
     secrets,
 };
 
-use crate::config::{ClientAuth, Config};
+use super::config::{ClientAuth, Config};
 
 /// The most bytes of an answer: it goes into the context.
 const LARGEST_ANSWER: usize = 32 << 10;

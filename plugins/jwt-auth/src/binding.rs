@@ -2,7 +2,7 @@
 
 use sluice_filter::{Claims, Confirmation, prelude::*};
 
-use crate::{
+use super::{
     config::CertificateBound,
     refusal::{Refusal, invalid},
 };

@@ -9,7 +9,7 @@ use sluice_filter::{
     spellings,
 };
 
-use crate::{
+use super::{
     keys::{ASYMMETRIC, KeySource, checked},
     revocation::Revocation,
 };

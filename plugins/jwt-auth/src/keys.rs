@@ -6,7 +6,7 @@ use sluice_filter::{
     crypto::{TokenRules, TokenVerifier},
 };
 
-use crate::config::Discovery;
+use super::config::Discovery;
 
 /// What RFC 7518 §3.1, RFC 8037 §3.1 and RFC 9864 §2.2 name, without `none`.
 pub(crate) const ALGORITHMS: [&str; 14] = [

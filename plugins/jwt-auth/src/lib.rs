@@ -17,7 +17,7 @@ use refusal::{Refusal, challenge, invalid};
 use token::{Signer, Verified};
 
 /// The filter.
-struct JwtAuth {
+pub(crate) struct JwtAuth {
     config: Config,
     tokens: Tokens,
     /// Header names other than those of `config.headers` that a client may not send.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sluice_filter::{Claims, Duration, clock, kv, prelude::*, shortened};
 
-use crate::{config::Rule, refusal::unavailable};
+use super::{config::Rule, refusal::unavailable};
 
 /// Bytes of a key of `kv`.
 const LONGEST_KEY: usize = 1024;

@@ -10,7 +10,7 @@ use sluice_filter::{
     crypto::{Credentials, TokenRefusal, bearer},
 };
 
-use crate::{
+use super::{
     config::{IssuerTokens, Tokens},
     refusal::{Refusal, invalid, of_token},
 };

@@ -6,8 +6,8 @@ use serde::de::IgnoredAny;
 use sluice_filter::concurrency::PlaceLimit;
 use sluice_filter::{ConfigError, Error, Request};
 
-use crate::key::Key;
-use crate::plan::{Amount, Plans};
+use super::key::Key;
+use super::plan::{Amount, Plans};
 
 /// That of the gateway.
 const MAX_AMOUNT: u64 = 100_000;

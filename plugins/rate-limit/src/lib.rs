@@ -25,7 +25,7 @@ use policy::{Policy, Rule, policy_of};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Config {
     #[serde(default)]
     limits: Vec<Rule>,
     #[serde(default)]
@@ -53,7 +53,7 @@ enum HeaderStyle {
     XRatelimit,
 }
 
-struct RateLimit {
+pub(crate) struct RateLimit {
     limits: Vec<Policy>,
     concurrency: Vec<Concurrency>,
     status: u16,

@@ -8,8 +8,8 @@ use sluice_filter::{
     limiter::{Algorithm, Limit},
 };
 
-use crate::key::Key;
-use crate::plan::{Amount, Plans};
+use super::key::Key;
+use super::plan::{Amount, Plans};
 
 /// A leap year.
 pub(crate) const MAX_WINDOW_MS: u64 = 366 * 86_400_000;

@@ -186,7 +186,7 @@ async fn kept_or_made(authority: &AcmeAuthority, storage: &Storage, http: &Http)
             return Ok(account);
         }
         let Some(shared) = storage.shared() else { return make(authority, storage, http).await };
-        let Some(lock) = Lock::take(shared, Key::account(authority).shared()).await.map_err(state)? else {
+        let Some(lock) = Lock::take(shared, [Key::account(authority).shared().to_owned()]).await.map_err(state)? else {
             if Instant::now() >= until {
                 return Err(Failure::new(
                     Kind::State,

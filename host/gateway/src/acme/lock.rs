@@ -24,28 +24,32 @@ struct Times {
 
 pub(super) struct Lock<'a> {
     records: &'a Records,
-    name: String,
+    names: Vec<String>,
     holder: String,
     /// Before the state has given it.
     since: Instant,
 }
 
 impl<'a> Lock<'a> {
-    /// None: another gateway has it.
-    pub(super) async fn take(records: &'a Records, what: &str) -> Result<Option<Self>, RecordError> {
+    /// That of all of these. None: another gateway has one of them.
+    pub(super) async fn take(
+        records: &'a Records,
+        what: impl IntoIterator<Item = String>,
+    ) -> Result<Option<Self>, RecordError> {
         let since = Instant::now();
-        let lock = Lock { records, name: format!("lock:{what}"), holder: new_holder(), since };
-        Ok(records.lock(&lock.name, &lock.holder, LIFE).await?.then_some(lock))
+        let names = what.into_iter().map(|what| format!("lock:{what}")).collect();
+        let lock = Lock { records, names, holder: new_holder(), since };
+        Ok(records.lock(&lock.names, &lock.holder, LIFE).await?.then_some(lock))
     }
 
     /// Holds it until this is dropped, and ends only when it is lost. A state that is away for a moment loses nothing.
     pub(super) async fn hold(&self) {
-        hold(TIMES, self.since, || self.records.hold(&self.name, &self.holder, LIFE)).await;
+        hold(TIMES, self.since, || self.records.hold(&self.names, &self.holder, LIFE)).await;
     }
 
     pub(super) async fn release(self) {
         // It ends by itself.
-        let _ = self.records.unlock(&self.name, &self.holder).await;
+        let _ = self.records.unlock(&self.names, &self.holder).await;
     }
 }
 

@@ -98,8 +98,7 @@ impl Followed {
         let news = self.records.news(CERTIFICATES, known).await?;
         let entries = self.records.entries(CHALLENGES).await?;
         let now = unix_now();
-        let told = entries.iter().take(MAX_CHALLENGES).filter_map(|entry| serde_json::from_slice::<Told>(entry).ok());
-        Ok((news, told.filter(|told| told.until > now).map(|told| told.challenge).collect()))
+        Ok((news, pending(&entries, now)))
     }
 
     fn say_away(&self, error: Option<&RecordError>) {
@@ -109,6 +108,14 @@ impl Followed {
         }
         *said = error.is_some();
     }
+}
+
+/// The challenges that count still, those last that were told last: a host shows the last one that is for it. A gateway that dies takes nothing back.
+fn pending(entries: &[Vec<u8>], now: i64) -> Vec<Challenge> {
+    let told = entries.iter().take(MAX_CHALLENGES).filter_map(|entry| serde_json::from_slice::<Told>(entry).ok());
+    let mut told: Vec<Told> = told.filter(|told| told.until > now).collect();
+    told.sort_by_key(|told| told.until);
+    told.into_iter().map(|told| told.challenge).collect()
 }
 
 impl Waiting {
@@ -179,6 +186,21 @@ mod tests {
     /// Whether it was told.
     fn is_told(told: &Notify) -> bool {
         pin!(told.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn the_challenge_that_was_told_last_is_shown() {
+        let told = |digest, until| {
+            let challenge = Challenge::TlsAlpn { host: "a.test".to_owned(), digest: [digest; 32] };
+            serde_json::to_vec(&Told { until, challenge }).expect("JSON")
+        };
+        let of = |entries: &[Vec<u8>]| {
+            let digest = |challenge| if let Challenge::TlsAlpn { digest, .. } = challenge { digest[0] } else { 0 };
+            pending(entries, 100).into_iter().map(digest).collect::<Vec<_>>()
+        };
+        let (over, dead, live) = (told(1, 100), told(2, 1000), told(3, 1060));
+        assert_eq!(of(&[live.clone(), over.clone(), dead.clone()]), [2, 3], "in whatever order the state has them");
+        assert_eq!(of(&[dead, b"{".to_vec(), live, over]), [2, 3]);
     }
 
     #[test]

@@ -9,12 +9,28 @@ use redis::{Cmd, FromRedisValue, Value};
 use super::script::Script;
 use super::store::{CallError, Store};
 
-/// KEYS: the lock. ARGV: who holds it, and for how many ms more; 0 lets it go.
+/// KEYS: the names of the lock. ARGV: who takes it, and for how many ms. All of them or none.
+static LOCK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "for _, key in ipairs(KEYS) do
+  local holder = redis.call('GET', key)
+  if holder and holder ~= ARGV[1] then return 0 end
+end
+for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end
+return 1",
+    )
+});
+
+/// KEYS: the same. ARGV: who holds it, and for how many ms more; 0 lets it go. Answers 0 where one of them was lost.
 static HOLD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 1",
+        "local all = 1
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) ~= ARGV[1] then all = 0
+  elseif ARGV[2] == '0' then redis.call('DEL', key)
+  else redis.call('PEXPIRE', key, ARGV[2]) end
+end
+return all",
     )
 });
 
@@ -132,19 +148,19 @@ impl Records {
         [self.key(&format!("{name}:number")), self.key(&format!("{name}:events"))]
     }
 
-    /// Takes a lock for so long. `false`: another one has it.
-    pub async fn lock(&self, name: &str, holder: &str, time: Duration) -> Result<bool, RecordError> {
-        self.add(name, holder.as_bytes(), time).await
+    /// Takes the lock of these names for so long. `false`: another one has one of them.
+    pub async fn lock(&self, names: &[String], holder: &str, time: Duration) -> Result<bool, RecordError> {
+        self.lock_call(&LOCK, names, holder, milliseconds(time)).await
     }
 
     /// Holds a lock for so long from now on. `false`: it was lost.
-    pub async fn hold(&self, name: &str, holder: &str, time: Duration) -> Result<bool, RecordError> {
-        self.keep(name, holder, milliseconds(time)).await
+    pub async fn hold(&self, names: &[String], holder: &str, time: Duration) -> Result<bool, RecordError> {
+        self.lock_call(&HOLD, names, holder, milliseconds(time)).await
     }
 
     /// Lets a lock go, unless it was lost before.
-    pub async fn unlock(&self, name: &str, holder: &str) -> Result<(), RecordError> {
-        self.keep(name, holder, 0).await.map(drop)
+    pub async fn unlock(&self, names: &[String], holder: &str) -> Result<(), RecordError> {
+        self.lock_call(&HOLD, names, holder, 0).await.map(drop)
     }
 
     /// Puts an entry into a list, which ends so long after its last change.
@@ -162,9 +178,10 @@ impl Records {
         self.read(redis::cmd("HVALS").arg(self.key(list))).await
     }
 
-    async fn keep(&self, name: &str, holder: &str, time: u64) -> Result<bool, RecordError> {
+    async fn lock_call(&self, script: &Script, names: &[String], holder: &str, time: u64) -> Result<bool, RecordError> {
+        let keys: Vec<String> = names.iter().map(|name| self.key(name)).collect();
         let arguments = [holder.to_owned(), time.to_string()];
-        let answer = HOLD.run(&self.store, true, &[self.key(name)], &arguments).await;
+        let answer = script.run(&self.store, true, &keys, &arguments).await;
         answer.map(|answer| answer == Value::Int(1)).map_err(|error| self.error(&error))
     }
 

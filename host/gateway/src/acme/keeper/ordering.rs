@@ -6,13 +6,13 @@ use std::time::Duration;
 use instant_acme::{Account, CertificateIdentifier};
 use rustls_pki_types::Der;
 
-use super::{Keeper, sorted};
+use super::Keeper;
 use crate::acme::authority::{account, forget_account, heed};
 use crate::acme::failure::{Failure, Kind};
 use crate::acme::lock::Lock;
 use crate::acme::order::{Issued, Request, order};
 use crate::acme::schedule::{after, back_off, random};
-use crate::acme::storage::{Record, hash};
+use crate::acme::storage::Record;
 use crate::acme::unix_now;
 use crate::certs::{ManagedCertificate, Validity, renewal_identifier};
 use crate::config::model::{AcmeAuthority, KeyType};
@@ -29,9 +29,9 @@ impl Keeper {
         let Ok(_slot) = parts.slots.acquire().await else { return Ok(false) };
         let Some(followed) = self.followed.clone() else { return self.order().await.map(|()| true) };
         let state = |error: RecordError| Failure::new(Kind::State, error.to_string());
-        // By their names: gateways show one certificate of `tls-alpn-01` for a host at a time, as well.
-        let what = format!("names/{}", hash(sorted(&names)));
-        let lock = Lock::take(&followed.records, &what).await.map_err(state)?;
+        // By each of their names: gateways show one certificate of `tls-alpn-01` for a host at a time, as well.
+        let what = names.iter().map(|name| format!("names/{name}"));
+        let lock = Lock::take(&followed.records, what).await.map_err(state)?;
         let Some(lock) = lock else { return Ok(false) };
         let ordered = async {
             // While this one waited for the lock.
