@@ -48,33 +48,32 @@ impl Key {
         key.push_str(name);
         let mut keys = vec![key];
         for part in &self.0 {
-            let values = match part {
+            let value = match part {
                 Part::Global => continue,
-                Part::Of(Attribute::Ip) => vec![network(request.client_address()?)],
-                Part::Of(attribute) => attribute.values(request)?,
+                Part::Of(Attribute::Ip) => Some(network(request.client_address()?)),
+                Part::Of(attribute @ (Attribute::Header(_) | Attribute::Cookie(_))) => {
+                    keys = each(&keys, &attribute.values(request)?)?;
+                    continue;
+                }
+                Part::Of(attribute) => attribute.value(request)?,
             };
-            match &values[..] {
-                [value] => {
-                    for key in &mut keys {
-                        add(key, value)?;
-                    }
-                }
-                values => {
-                    let mut each = Vec::new();
-                    for (key, value) in keys.iter().flat_map(|key| values.iter().map(move |value| (key, value))) {
-                        let mut key = key.clone();
-                        add(&mut key, value)?;
-                        each.push(key);
-                        if each.len() > MOST_KEYS {
-                            break;
-                        }
-                    }
-                    keys = each;
-                }
+            let Some(value) = value else { return Ok(Vec::new()) };
+            for key in &mut keys {
+                add(key, &value)?;
             }
         }
         keys.into_iter().map(|key| shortened(key, LONGEST_KEY)).collect()
     }
+}
+
+/// Each key with each value.
+fn each(keys: &[String], values: &[String]) -> Result<Vec<String>, Error> {
+    let pairs = keys.iter().flat_map(|key| values.iter().map(move |value| (key, value)));
+    let with = |(key, value): (&String, &String)| {
+        let mut key = key.clone();
+        add(&mut key, value).map(|()| key)
+    };
+    pairs.take(MOST_KEYS + 1).map(with).collect()
 }
 
 /// Adds a value to a key.
