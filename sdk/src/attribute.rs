@@ -1,6 +1,7 @@
 //! What a config names of a request: `ip`, `header:x-tenant`, `claim:org.id`. One type for all filters, so that a name means the same
 //! everywhere, and a value that is there always has a text: one that can't be read never counts as absent.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{
@@ -8,7 +9,7 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{Error, Request, config::is_token, context, crypto};
+use crate::{Error, Request, config::is_token, context, cookies, crypto};
 
 /// The context key of the claims of the caller's token.
 const CLAIMS: &str = "auth.claims";
@@ -87,6 +88,30 @@ impl Attribute {
             Self::Param(name) => request.route().param(name),
             Self::Claim(path) => path.value(),
         }
+    }
+
+    /// All its values, each once; none when the request does not have it. Only a header and a cookie can have several: whoever sends one decides
+    /// how many, and which of them the upstream takes is not known here. Their texts are those of [`Attribute::value`].
+    ///
+    /// # Errors
+    /// `WrongHook` outside an exchange.
+    pub fn values(&self, request: &Request) -> Result<Vec<String>, Error> {
+        let mut found: Vec<String> = match self {
+            Self::Header(name) => request.header_bytes(name)?.into_iter().map(bytes_to_text).collect(),
+            Self::Cookie(name) => {
+                let lines = request.header_bytes("cookie")?;
+                let values = lines.iter().flat_map(|line| cookies::values(line, name));
+                values.map(|value| bytes_to_text(value.to_vec())).collect()
+            }
+            Self::Ip | Self::Consumer | Self::Route | Self::Param(_) | Self::Claim(_) => {
+                return Ok(self.value(request)?.into_iter().collect());
+            }
+        };
+        if let [_, _, ..] = found[..] {
+            let mut seen = HashSet::new();
+            found.retain(|value| seen.insert(value.clone()));
+        }
+        Ok(found)
     }
 
     /// The header that has to be granted for it.

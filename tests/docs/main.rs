@@ -5,6 +5,7 @@
 
 mod blocks;
 mod configs;
+mod kong;
 mod links;
 mod lists;
 mod markdown;

@@ -278,3 +278,21 @@ fn a_real_provider_with_signed_and_opaque_tokens() {
     eventually("what is kept to be too old", || ask("/opaque", &fresh) == 503);
     assert_eq!(ask("/signed", &jwt), 200, "signed tokens outlive their server");
 }
+
+#[test]
+fn who_guesses_tokens_is_slowed_down_and_costs_the_server_no_calls() {
+    let (upstream, (server, answer)) = (Origin::named("o"), server());
+    let throttle = json!({ "throttle": { "failures": 3, "window": "1h" } });
+    let gateway = asking(&upstream, &server.url(), throttle, "");
+    assert_eq!(ask(&gateway, "GET", "right"), 200);
+    *answer.lock().expect("no panic") = br#"{"active": false}"#.to_vec();
+    let statuses: Vec<_> = (0..6).map(|guess| ask(&gateway, "GET", &format!("guess{guess}"))).collect();
+    assert_eq!((statuses, server.count()), (vec![401, 401, 401, 429, 429, 429], 4));
+    let refused = gateway.request("GET", "/", &[("authorization", "Bearer right")], b"");
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (429, Some("1200")),
+        "an active token tells nothing, either"
+    );
+    gateway.wait_access("the reason", |line| line["reason"] == "throttled");
+}

@@ -98,3 +98,22 @@ fn a_dry_run_lets_all_pass_and_says_whom_it_would_refuse() {
     assert_eq!(gateway.metric("sluice_filter_would_refuse_total", &labels), Some(3.0));
     gateway.wait_log("whom", |line| line["message"] == "dry run: the limit `few` would refuse this request");
 }
+
+/// Whoever sends a key twice, one of them new each time, is limited by the other one.
+#[test]
+fn a_key_that_is_sent_twice_is_no_way_around_a_limit() {
+    let origin = Origin::named("o");
+    let limits = "grants = { read_headers = [\"cookie\"] }\nconfig.limits = [{ key = \"KEY\", algorithm = \"fixed-window\", \
+                  amount = 2, window = \"1d\" }]";
+    for (key, name, real) in [("header:x-tenant", "x-tenant", "t=acme"), ("cookie:t", "cookie", "t=acme")] {
+        let gateway = limiting(&origin, &limits.replace("KEY", key));
+        let statuses: Vec<_> = (0..4)
+            .map(|i| gateway.request("GET", "/", &[(name, &format!("t=new{i}")), (name, real)], b"").status)
+            .collect();
+        assert_eq!(statuses, [200, 200, 429, 429], "{key}");
+        assert_eq!(gateway.get("/").status, 200, "a request without the key is not counted");
+        let many: Vec<_> = (0..20).map(|i| format!("t={i}")).collect();
+        let many: Vec<_> = many.iter().map(|value| (name, &**value)).collect();
+        assert_eq!(gateway.request("GET", "/", &many, b"").status, 400, "{key}");
+    }
+}

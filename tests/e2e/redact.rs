@@ -139,3 +139,16 @@ fn lines_are_redacted_one_by_one() {
         assert_eq!(gateway.get("/").text(), expected);
     }
 }
+
+/// A parameter of the type that is no text does not hide the body.
+#[test]
+fn a_content_type_that_is_not_utf_8_hides_nothing() {
+    let origin = Origin::serve(|r| Reply::text(r.text()));
+    let config = json!({ "rules": [{ "detect": "email" }], "messages": ["request"] });
+    for gateway in both(&origin, &config) {
+        let head = b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 19\r\n";
+        let of_type = b"content-type: application/json; x=\xe9\r\n\r\n";
+        let answer = gateway.raw([&head[..], of_type, br#"["ada@example.org"]"#].concat());
+        assert!(answer.ends_with(r#"["[redacted]"]"#), "{answer}");
+    }
+}

@@ -87,6 +87,23 @@ fn methods_headers_query_cookie_client_ip() {
     assert_eq!(ask("GET", "/o", &[]), "404");
 }
 
+/// What a deny rule looks at is seen whatever its bytes.
+#[test]
+fn a_byte_that_is_not_utf_8_hides_nothing_from_a_route() {
+    let gateway = answering(&[
+        ("any", r#"match = { path = "/**" }"#),
+        ("bots", r#"match = { path = "/**", headers = { user-agent = { regex = "(?i).*badbot.*" } } }"#),
+        ("beta", r#"match = { path = "/**", cookies = { beta = "yes" } }"#),
+    ]);
+    let ask = |field: &[u8]| {
+        let text = gateway.raw([b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n", field, b"\r\n\r\n"].concat());
+        text.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask(b"user-agent: Mozilla/5.0 (caf\xe9) BadBot/2"), "bots");
+    assert_eq!(ask(b"user-agent: Mozilla/5.0 (caf\xe9)"), "any");
+    assert_eq!(ask(b"cookie: name=caf\xe9; beta=yes"), "beta");
+}
+
 #[test]
 fn several_matches_of_a_route() {
     let gateway = answering(&[("both", r#"match = [{ path = "/a/{id}" }, { path = "/b", methods = ["PUT"] }]"#)]);

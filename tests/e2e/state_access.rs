@@ -48,7 +48,9 @@ fn a_state_that_is_away_is_a_503_with_a_reason() {
         "http = [\"{}\"], kv = [\"introspection\"], read_headers = [\"authorization\"], secrets = {{ client_secret = \"s\" }}",
         server.url()
     );
-    add("opaque", "introspection", &asks, &format!("url = \"{}/introspect\", client_id = \"gateway\"", server.url()));
+    let asked = format!("url = \"{}/introspect\", client_id = \"gateway\"", server.url());
+    add("opaque", "introspection", &asks, &asked);
+    add("slow", "introspection", &asks, &format!("{asked}, throttle = {{}}"));
     let gateway = gateway(&toml);
     let claims = r#"{"iss":"me","sub":"ann","jti":"1","roles":["admin"],"exp":4102444800}"#;
     let basic = format!("Basic {}", STANDARD.encode("ann:wrong"));
@@ -56,14 +58,14 @@ fn a_state_that_is_away_is_a_503_with_a_reason() {
         let (method, name, value) = match path {
             "/basic" => ("GET", "authorization", basic.clone()),
             "/key" => ("GET", "x-api-key", "wrong".to_owned()),
-            "/opaque" => ("GET", "authorization", "Bearer opaque".to_owned()),
+            "/opaque" | "/slow" => ("GET", "authorization", "Bearer opaque".to_owned()),
             "/revoke" => ("POST", "authorization", token(claims)),
             _ => ("GET", "authorization", token(claims)),
         };
         gateway.request(method, path, &[(name, &value)], br#"{"jti": "2"}"#)
     };
-    let paths = ["/basic", "/key", "/jwt", "/revoke", "/opaque"];
-    assert_eq!(paths.map(|path| ask(path).status), [401, 401, 200, 204, 200]);
+    let paths = ["/basic", "/key", "/jwt", "/revoke", "/opaque", "/slow"];
+    assert_eq!(paths.map(|path| ask(path).status), [401, 401, 200, 204, 200, 200]);
     redis.kill();
     let reasons = [
         "throttle-unavailable",
@@ -71,6 +73,7 @@ fn a_state_that_is_away_is_a_503_with_a_reason() {
         "revocations-unavailable",
         "revocations-unavailable",
         "introspection-unavailable",
+        "throttle-unavailable",
     ];
     for (path, reason) in paths.into_iter().zip(reasons) {
         let refused = ask(path);
@@ -78,7 +81,7 @@ fn a_state_that_is_away_is_a_503_with_a_reason() {
         assert_eq!(refused.header("cache-control"), Some("no-store"), "{path}");
         gateway.wait_access("the reason", |line| line["reason"] == reason && line["path"] == path);
     }
-    assert_eq!((origin.count(), server.count()), (2, 1), "nothing has passed");
+    assert_eq!((origin.count(), server.count()), (3, 1), "nothing has passed");
     assert!(redis.start_again());
-    eventually("it is found again", || paths.map(|path| ask(path).status) == [401, 401, 200, 204, 200]);
+    eventually("it is found again", || paths.map(|path| ask(path).status) == [401, 401, 200, 204, 200, 200]);
 }

@@ -8,6 +8,7 @@ use sluice_filter::{ClaimPath, Error, Request, consumers, is_token};
 
 /// What has to hold: all keys that are there, and one value of each.
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Conditions {
     authenticated: Option<bool>,
@@ -26,6 +27,7 @@ pub(crate) struct Conditions {
 
 /// One text, or a list of them.
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(untagged)]
 enum Words {
     One(String),

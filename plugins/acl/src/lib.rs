@@ -8,6 +8,7 @@ use sluice_filter::{ClaimPath, metrics, prelude::*};
 use condition::{Conditions, Facts};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     rules: Vec<Rule>,
@@ -24,6 +25,7 @@ pub(crate) struct Config {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Rule {
     #[serde(default)]
@@ -34,6 +36,7 @@ struct Rule {
 }
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 enum Effect {
     Allow,

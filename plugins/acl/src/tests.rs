@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use sluice_filter::context;
-use sluice_filter::testing::{Exchange, Harness, KnownConsumer, config_keys};
+use sluice_filter::testing::{Exchange, Harness, KnownConsumer, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -224,4 +224,49 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, config_keys::<Acl>());
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<Acl>(&json!({"rules": [{"effect": "allow"}]})), Vec::<String>::new());
+}
+
+#[test]
+fn the_default_and_the_text_of_a_refusal_can_be_chosen() {
+    let rules = json!([{"effect": "deny", "if": {"methods": "DELETE"}}]);
+    let filter = Harness::<Acl>::new(json!({"rules": rules, "default": "allow", "message": "read only"})).unwrap();
+    assert_eq!(refusal(&filter, Exchange::get("/")), None);
+    let mut refused = Exchange::new("DELETE", "/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!(refused.response.headers.get("cache-control"), Some("no-store"));
+    assert!(String::from_utf8_lossy(&refused.response.body).contains("read only"));
+}
+
+#[test]
+fn roles_and_scopes_are_where_the_config_says() {
+    let config = json!({
+        "rules": [{"effect": "allow", "if": {"roles": "admin"}}, {"effect": "allow", "if": {"scopes": ["read", "write"]}}],
+        "roles_claim": ["https://example.com/app", "roles"], "scope_claim": "scp",
+    });
+    let filter = Harness::<Acl>::new(config).unwrap();
+    let with = |claims: &Value| refusal(&filter, with_claims(Exchange::get("/"), claims));
+    assert_eq!(with(&json!({"https://example.com/app": {"roles": ["admin"]}})), None);
+    assert_eq!(with(&json!({"scp": "write read"})), None);
+    assert_eq!(with(&json!({"roles": ["admin"], "scope": "read write", "scp": "read"})), denied("default"));
+}
+
+/// A byte that is not UTF-8 in one field does not hide another one.
+#[test]
+fn a_field_is_seen_beside_one_that_is_not_utf_8() {
+    let filter =
+        filter(json!([{"name": "mark", "effect": "deny", "if": {"headers": {"x-mark": ["bad", "caf\u{e9}"]}}},
+        {"effect": "allow"}]));
+    let with = |values: &[&[u8]]| {
+        let mut exchange = Exchange::get("/");
+        values.iter().for_each(|value| exchange.request.headers.append("x-mark", *value));
+        refusal(&filter, exchange)
+    };
+    assert_eq!(with(&[b"\xff", b"bad"]), denied("mark"));
+    assert_eq!(with(&["caf\u{e9}".as_bytes()]), denied("mark"));
+    assert_eq!(with(&[b"caf\xe9"]), None, "the field as a whole");
 }

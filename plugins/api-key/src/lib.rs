@@ -4,6 +4,7 @@ use serde_json::json;
 use sluice_filter::{CredentialPlace, Hook, Throttle, consumers, prelude::*};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default = "default_places")]

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -140,4 +140,34 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, config_keys::<ApiKey>());
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<ApiKey>(&json!({"throttle": {}})), Vec::<String>::new());
+}
+
+#[test]
+fn one_network_of_ipv6_is_one_address() {
+    let filter = filter(json!({ "throttle": { "failures": 1 } }));
+    let from = |address: &str| {
+        let mut exchange = Exchange::get("/").header("x-api-key", "wrong");
+        exchange.request.client_address = address.to_owned();
+        exchange
+    };
+    assert_eq!(refusal(&filter, &mut from("2001:db8::1")).unwrap().0, 401);
+    assert_eq!(refusal(&filter, &mut from("2001:db8::2")).unwrap().0, 429);
+    assert_eq!(refusal(&filter, &mut from("2001:db8:0:1::1")).unwrap().0, 401);
+    let accounts = self::filter(json!({ "throttle": { "account_failures": 1 } }));
+    assert!((0..9).all(|_| refusal(&accounts, &mut from("192.0.2.1")).unwrap().0 == 401), "a key has no account");
+}
+
+#[test]
+fn a_key_in_a_referer_stays_where_keys_are_forwarded() {
+    let filter = filter(json!({ "places": ["header:x-key", "query:key"], "forward_key": true }));
+    let referer = "https://a.example/p?key=k%2B2";
+    let mut exchange = Exchange::get("/?key=k%2B2").header("referer", referer);
+    assert_eq!(refusal(&filter, &mut exchange), None);
+    assert_eq!(exchange.request.query.as_deref(), Some("key=k%2B2"));
+    assert_eq!(exchange.request.headers.get("referer"), Some(referer));
 }

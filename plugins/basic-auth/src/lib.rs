@@ -7,6 +7,7 @@ use serde_json::json;
 use sluice_filter::{Throttle, consumers, passwords, prelude::*};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default = "default_realm")]

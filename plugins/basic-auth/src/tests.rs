@@ -1,6 +1,6 @@
 use base64::Engine;
 use serde_json::{Value, json};
-use sluice_filter::testing::{Consumer, Exchange, Harness, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -141,4 +141,42 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, config_keys::<BasicAuth>());
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<BasicAuth>(&json!({"throttle": {}})), Vec::<String>::new());
+}
+
+#[test]
+fn strangers_who_pass_are_told_what_would_help_and_keep_another_scheme() {
+    let filter = filter(json!({ "optional": true }));
+    let mut exchange = Exchange::get("/").header("authorization", "Bearer abc");
+    assert_eq!(refusal(&filter, &mut exchange), None);
+    assert_eq!(exchange.request.headers.get("authorization"), Some("Bearer abc"));
+    let challenges = context::into_texts(exchange.context["auth.challenges"].0.clone());
+    assert_eq!(challenges, Some(vec!["Basic realm=\"api\", charset=\"UTF-8\"".to_owned()]));
+}
+
+/// A right password that has not been verified counts as well: else an answer would tell who is right.
+#[test]
+fn an_attempt_counts_whether_it_is_right_or_wrong() {
+    let filter = filter(json!({ "throttle": { "failures": 1 } }));
+    assert_eq!(refusal(&filter, &mut with("alice", "open sesame: ä")), None);
+    assert_eq!(refusal(&filter, &mut with("alice", "open sesame: ä")).unwrap().1, "throttled");
+}
+
+#[test]
+fn one_network_of_ipv6_is_one_address_and_a_limit_of_0_is_none() {
+    let from = |address: &str| {
+        let mut exchange = with("alice", "guess");
+        exchange.request.client_address = address.to_owned();
+        exchange
+    };
+    let filter = filter(json!({ "throttle": { "failures": 1 } }));
+    assert_eq!(refusal(&filter, &mut from("2001:db8::1")).unwrap().0, 401);
+    assert_eq!(refusal(&filter, &mut from("2001:db8::2")).unwrap().0, 429);
+    assert_eq!(refusal(&filter, &mut from("2001:db8:0:1::1")).unwrap().0, 401);
+    let free = self::filter(json!({ "throttle": { "failures": 0, "account_failures": 0 } }));
+    assert!((0..200).all(|_| refusal(&free, &mut from("192.0.2.1")).unwrap().0 == 401));
 }

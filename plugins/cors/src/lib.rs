@@ -7,6 +7,7 @@ use sluice_filter::{Draft, Duration, is_token, prelude::*};
 use origin::Origins;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Config {
     origins: Origins,

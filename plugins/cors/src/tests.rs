@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -154,4 +154,36 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<Cors>(), keys);
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<Cors>(&json!({"origins": "*"})), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_more_is_granted_than_the_config_says() {
+    let filter = filter(json!({"origins": ["https://a.example"]}));
+    let mut exchange = Exchange::new("OPTIONS", "/")
+        .header("origin", "https://a.example")
+        .header("access-control-request-method", "PATCH")
+        .header("access-control-request-private-network", "true");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+    let headers = &exchange.response.headers;
+    assert_eq!(headers.get("access-control-allow-methods"), Some("GET, HEAD, POST, PUT, PATCH, DELETE"));
+    assert_eq!(headers.get("access-control-max-age"), Some("600"));
+    for name in
+        ["access-control-allow-credentials", "access-control-allow-headers", "access-control-allow-private-network"]
+    {
+        assert_eq!(headers.get(name), None, "{name}");
+    }
+    let mut response = Exchange::get("/").header("origin", "https://a.example");
+    assert_eq!(filter.on_request(&mut response), Ok(Verdict::Continue));
+    response.respond(ResponseMessage::new(200).header("access-control-expose-headers", "x-total"));
+    assert_eq!(filter.on_response(&mut response), Ok(Verdict::Continue));
+    assert_eq!(
+        response.response.headers.get("access-control-expose-headers"),
+        Some("x-total"),
+        "without `expose` it stays"
+    );
 }

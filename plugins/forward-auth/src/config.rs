@@ -7,6 +7,7 @@ use sluice_filter::{Attribute, ByteSize, CredentialPlace, Duration, is_token, pr
 const MAX_BODY: u64 = 1 << 20;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) url: String,
@@ -52,6 +53,7 @@ pub(crate) enum Method {
 }
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnUnavailable {
     #[default]
@@ -60,6 +62,7 @@ pub(crate) enum OnUnavailable {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cache {
     pub(crate) key: Vec<KeyPart>,

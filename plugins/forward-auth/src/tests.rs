@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 use sluice_filter::http::Incoming;
-use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -332,4 +332,12 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<ForwardAuth>(), keys);
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(
+        wrong_defaults::<ForwardAuth>(&json!({"url": "http://a.test/", "cache": {"key": ["path"]}})),
+        Vec::<String>::new()
+    );
 }

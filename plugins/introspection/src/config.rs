@@ -1,9 +1,10 @@
 //! The config, checked.
 
 use serde_json::{Value, json};
-use sluice_filter::{ClaimPath, CredentialPlace, Duration, prelude::*};
+use sluice_filter::{ClaimPath, CredentialPlace, Duration, Throttle, prelude::*};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) url: String,
@@ -41,10 +42,13 @@ pub(crate) struct Config {
     /// How long after an answer has become too old it still counts for safe methods, while the server is away.
     #[serde(default)]
     pub(crate) stale_if_error: Option<Duration>,
+    #[serde(default)]
+    pub(crate) throttle: Option<Throttle>,
 }
 
 /// How the gateway shows the server who it is.
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientAuth {
     /// RFC 6749 §2.3.1, in `authorization`.
@@ -58,6 +62,7 @@ pub(crate) enum ClientAuth {
 
 /// How long answers are kept.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cache {
     pub(crate) space: String,
@@ -73,6 +78,7 @@ impl Default for Cache {
 
 /// When the server is not asked for a while.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Circuit {
     /// Failures in a row; 0 for never.
@@ -116,7 +122,7 @@ impl Config {
                 return Err(ConfigError::new(key, format!("expected {least}ms to {}s", most / 1000)));
             }
         }
-        Ok(())
+        self.throttle.iter().try_for_each(|throttle| throttle.check("throttle"))
     }
 
     /// The timeout as calls take it.

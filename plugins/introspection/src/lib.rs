@@ -5,7 +5,7 @@ mod config;
 mod server;
 
 use sluice_filter::{
-    Claims, Confirmation, CredentialPlace, Hook, clock, consumers, crypto::bearer, prelude::*, shortened,
+    Claims, Confirmation, CredentialPlace, Hook, Throttle, clock, consumers, crypto::bearer, prelude::*, shortened,
 };
 
 use cache::Known;
@@ -27,6 +27,8 @@ pub(crate) struct Introspection {
 enum Refusal {
     Missing,
     Malformed(&'static str),
+    /// The server says that the token is not active: it may be a guess.
+    Inactive,
     /// The reason for the operator, and the text for the caller.
     Token(&'static str, &'static str),
     /// A scope is missing.
@@ -59,6 +61,9 @@ impl Filter for Introspection {
 
 impl OnRequest for Introspection {
     fn on_request(&self, request: &Request) -> Result<Verdict, Error> {
+        if let Some(refusal) = self.slow_down(request, Throttle::refused)? {
+            return Ok(refusal);
+        }
         match self.admit(request)? {
             Ok(()) => {
                 self.remove_tokens(request)?;
@@ -69,6 +74,10 @@ impl OnRequest for Introspection {
                 self.remove_tokens(request)?;
                 Ok(Verdict::Continue)
             }
+            Err(Refusal::Inactive) => match self.slow_down(request, Throttle::attempt)? {
+                Some(refusal) => Ok(refusal),
+                None => self.refuse(&Refusal::Inactive),
+            },
             Err(refusal) => self.refuse(&refusal),
         }
     }
@@ -87,7 +96,21 @@ impl OnResponse for Introspection {
     }
 }
 
+/// One of the two questions to a [`Throttle`].
+type Ask = fn(&Throttle, &Request, Option<&str>) -> Result<Option<u64>, Error>;
+
 impl Introspection {
+    /// The refusal of an address from which too many tokens were not active.
+    fn slow_down(&self, request: &Request, ask: Ask) -> Result<Option<Verdict>, Error> {
+        let Some(throttle) = &self.config.throttle else { return Ok(None) };
+        match ask(throttle, request, None) {
+            Ok(None) => Ok(None),
+            Ok(Some(seconds)) => Throttle::refuse(seconds).map(Some),
+            Err(error @ (Error::Unavailable(_) | Error::Timeout)) => Throttle::undecided(&error).map(Some),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What tells a caller without a token that one would help.
     fn challenge(&self) -> String {
         format!("Bearer realm=\"{}\"", self.config.realm)
@@ -108,9 +131,7 @@ impl Introspection {
         };
         let text = match found {
             Known::Answer(Answer::Active(text)) => text,
-            Known::Answer(Answer::Inactive) => {
-                return Ok(Err(Refusal::Token("token-inactive", "the token is not active")));
-            }
+            Known::Answer(Answer::Inactive) => return Ok(Err(Refusal::Inactive)),
             // RFC 9110 §9.2.1: what changes nothing may go by an old answer.
             Known::Stale(text) if matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE") => text,
             Known::Stale(_) | Known::Nothing => return Ok(Err(Refusal::Unavailable)),
@@ -242,6 +263,7 @@ impl Introspection {
                 let error = format!("\"invalid_request\", error_description=\"{detail}\"");
                 answer("bad-authorization", 400, "Bad Request", detail, &error)
             }
+            Refusal::Inactive => self.refuse(&Refusal::Token("token-inactive", "the token is not active")),
             Refusal::Token(reason, detail) => {
                 let error = format!("\"invalid_token\", error_description=\"{detail}\"");
                 answer(reason, 401, "Unauthorized", detail, &error)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_filter::ClientCertificate;
 use sluice_filter::http::{Incoming, Outgoing};
-use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -347,6 +347,45 @@ fn callers_can_be_consumers_of_the_operator() {
 }
 
 #[test]
+fn guessing_is_slowed_down() {
+    let (filter, server) = filter(&json!({ "throttle": { "failures": 2, "window": "1m" } }));
+    assert_eq!(
+        [refused(&filter, "good"), refused(&filter, "good")],
+        [None, None],
+        "a token that is active counts nothing"
+    );
+    server.says(json!({ "active": false }));
+    let inactive = Some("token-inactive".to_owned());
+    assert_eq!([refused(&filter, "a"), refused(&filter, "b")], [inactive.clone(), inactive.clone()]);
+    let asked = server.count();
+    let mut right = with("good");
+    assert_eq!(refusal(&filter, &mut right), Some((429, "throttled".to_owned())), "also a right one, known or not");
+    assert_eq!(right.response.headers.get("retry-after"), Some("30"));
+    assert_eq!(
+        [refused(&filter, "c"), refused(&filter, "d")],
+        [Some("throttled".to_owned()), Some("throttled".to_owned())]
+    );
+    assert_eq!(server.count(), asked, "the server is not asked");
+    let mut other = with("good");
+    other.request.client_address = "192.0.2.77".to_owned();
+    assert_eq!(refusal(&filter, &mut other), None, "another address");
+    filter.advance(Duration::from_secs(30));
+    assert_eq!(refused(&filter, "good"), None);
+    // One that was kept counts as well: it is as much of a guess.
+    let (filter, server) = self::filter(&json!({ "throttle": { "failures": 2 } }));
+    server.says(json!({ "active": false }));
+    assert_eq!([refused(&filter, "a"), refused(&filter, "a")], [inactive.clone(), inactive]);
+    assert_eq!(refused(&filter, "a").as_deref(), Some("throttled"));
+    // A server that is away says nothing of a token.
+    let (filter, server) = self::filter(&json!({ "throttle": { "failures": 1 } }));
+    server.fails(Err(Error::Timeout));
+    assert_eq!(
+        [refused(&filter, "a"), refused(&filter, "b")],
+        [(); 2].map(|()| Some("introspection-unavailable".to_owned()))
+    );
+}
+
+#[test]
 fn configs_that_can_not_be_meant_are_refused() {
     let ok = json!({ "url": "https://as.test/introspect", "client_id": "g" });
     for (change, expected) in [
@@ -361,6 +400,7 @@ fn configs_that_can_not_be_meant_are_refused() {
         (json!({ "cache": { "ttl": "0s" } }), "cache.ttl: expected 1ms to 86400s"),
         (json!({ "circuit": { "open": "2h" } }), "circuit.open: expected 1ms to 3600s"),
         (json!({ "stale_if_error": "0s" }), "stale_if_error: expected"),
+        (json!({ "throttle": { "window": "0s" } }), "throttle.window: expected 1ms to 366d"),
     ] {
         let mut config = ok.clone();
         config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -377,4 +417,14 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(config_keys::<Introspection>(), keys);
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(
+        wrong_defaults::<Introspection>(
+            &json!({"url": "https://as.test/", "client_id": "g", "cache": {}, "circuit": {}, "throttle": {}})
+        ),
+        Vec::<String>::new()
+    );
 }

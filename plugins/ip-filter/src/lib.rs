@@ -10,6 +10,7 @@ use sluice_filter::{metrics, prelude::*};
 use list::List;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -31,6 +32,7 @@ const UNIX: &str = "unix:";
 
 /// Addresses and prefixes: a list, or the lines of a file.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(untagged)]
 enum Entries {
     Lines(String),
@@ -39,6 +41,7 @@ enum Entries {
 
 /// What becomes of clients over a Unix socket, which have no address.
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 enum Unix {
     #[default]

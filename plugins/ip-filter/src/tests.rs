@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, config_keys};
+use sluice_filter::testing::{Exchange, Harness, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -78,4 +78,18 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, config_keys::<IpFilter>());
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<IpFilter>(&json!({"allow": ["10.0.0.0/8"]})), Vec::<String>::new());
+}
+
+#[test]
+fn a_refusal_is_what_the_config_says() {
+    let filter = filter(json!({ "deny": ["0.0.0.0/0", "::/0"], "status": 404, "message": "nothing here" }));
+    let mut exchange = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+    assert_eq!(exchange.response.status, 404);
+    assert!(String::from_utf8_lossy(&exchange.response.body).contains("nothing here"));
 }

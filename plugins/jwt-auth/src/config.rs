@@ -20,6 +20,7 @@ const MOST_ISSUERS: usize = 64;
 const USUAL_HEADERS: [(&str, &str); 3] = [("x-user-id", "sub"), ("x-user-roles", "roles"), ("x-user-scopes", "scope")];
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -93,6 +94,7 @@ pub(crate) struct Config {
 
 /// One of several issuers, with keys of its own. The keys have the meaning of those of [`Config`].
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Issuer {
     issuer: String,
@@ -125,6 +127,7 @@ struct Issuer {
 }
 
 /// Whether the metadata of the issuer say where its keys are, and the URL of the metadata where it is not the usual one.
+#[cfg_attr(test, derive(Debug))]
 pub(crate) enum Discovery {
     Is(bool),
     At(String),
@@ -145,6 +148,7 @@ impl Discovery {
 
 /// Which tokens have to come with the client certificate that they are bound to (RFC 8705 §3).
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CertificateBound {
     /// Those that are bound to one.
@@ -176,6 +180,7 @@ pub(crate) struct IssuerTokens {
 
 /// Who may call a route with a method, beyond having a valid token.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     #[serde(default)]
@@ -194,6 +199,7 @@ pub(crate) struct Rule {
 
 /// One text or a list of them.
 #[derive(Default, Clone)]
+#[cfg_attr(test, derive(Debug))]
 pub(crate) struct Texts(pub(crate) Vec<String>);
 
 impl<'de> Deserialize<'de> for Texts {

@@ -13,6 +13,7 @@ const LONGEST_REQUEST: u64 = 8 << 10;
 /// Where the list is.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(Debug))]
 pub(crate) struct Revocation {
     #[serde(default = "default_space")]
     pub(crate) space: String,

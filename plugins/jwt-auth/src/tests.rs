@@ -1,7 +1,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sluice_filter::crypto::KeySet;
-use sluice_filter::testing::{Exchange, Harness, config_keys};
+use sluice_filter::testing::{Exchange, Harness, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -494,5 +494,194 @@ fn keys_of_consumers_stand_alone() {
     ] {
         let refused = Harness::<JwtAuth>::new(config).err().expect("a bad config");
         assert!(refused.starts_with(expected), "{refused}");
+    }
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    let base = json!({ "issuers": [{ "issuer": "a" }], "rules": [{}], "revocation": {} });
+    // A `false` is kept as it is written; `Discovery::is_on` takes it for none.
+    let wrong: Vec<String> = wrong_defaults::<JwtAuth>(&base);
+    let pointers: Vec<_> = wrong.iter().filter_map(|one| one.split(':').next()).collect();
+    assert_eq!(pointers, ["/discovery", "/issuers/0/discovery"], "{wrong:?}");
+}
+
+/// The reason of a refusal of a token with these claims besides the good ones; `null` takes one away.
+fn reason_of(filter: &Harness<JwtAuth>, more: Value) -> Option<String> {
+    let mut claims = good();
+    for (name, value) in more.as_object().unwrap() {
+        claims[name] = value.clone();
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        }
+    }
+    call(filter, &sign(&claims)).response.reason
+}
+
+#[test]
+fn a_lifetime_can_be_bounded() {
+    let filter = filter(json!({"max_lifetime": "5m"}));
+    assert_eq!(reason_of(&filter, json!({"iat": NOW - 200, "exp": NOW + 100})), None);
+    assert_eq!(reason_of(&filter, json!({"iat": NOW - 200, "exp": NOW + 101})).as_deref(), Some("lifetime-too-long"));
+    assert_eq!(reason_of(&filter, json!({})).as_deref(), Some("claim-missing"), "no iat");
+    let without_exp = self::filter(json!({"max_lifetime": "5m", "required_claims": []}));
+    assert_eq!(reason_of(&without_exp, json!({"iat": NOW, "exp": null})).as_deref(), Some("claim-missing"));
+    assert_eq!(reason_of(&self::filter(json!({"required_claims": []})), json!({"exp": null})), None);
+    // A time of issue in the future makes no lifetime a short one.
+    assert!(reason_of(&filter, json!({"iat": NOW + 1000, "exp": NOW + 1100})).is_some());
+}
+
+#[test]
+fn required_claims_are_there_and_are_not_null() {
+    let filter = filter(json!({"required_claims": ["exp", "jti", "org.id"]}));
+    assert_eq!(reason_of(&filter, json!({"jti": "1", "org": {"id": 0}})), None);
+    for more in [json!({"org": {"id": 1}}), json!({"jti": "1"}), json!({"jti": "1", "org": {"id": null}})] {
+        assert_eq!(reason_of(&filter, more.clone()).as_deref(), Some("claim-missing"), "{more}");
+    }
+}
+
+#[test]
+fn leeway_is_for_both_ends() {
+    let filter = filter(json!({"leeway": "5s"}));
+    for (more, reason) in [
+        (json!({"exp": NOW - 4}), None),
+        (json!({"exp": NOW - 5}), Some("token-expired")),
+        (json!({"nbf": NOW + 5}), None),
+        (json!({"nbf": NOW + 6}), Some("token-not-yet-valid")),
+    ] {
+        assert_eq!(reason_of(&filter, more.clone()).as_deref(), reason, "{more}");
+    }
+}
+
+#[test]
+fn a_type_of_token_can_be_asked_for() {
+    let filter = filter(json!({"typ": "at+jwt"}));
+    let of = |head: Value| call(&filter, &sign_with(SECRET, &head, &good())).response.status;
+    assert_eq!(of(json!({"alg": "HS256", "typ": "at+jwt"})), 0);
+    assert_eq!([of(json!({"alg": "HS256", "typ": "JWT"})), of(json!({"alg": "HS256"}))], [401; 2]);
+}
+
+/// RFC 8705 §3, RFC 9449 §7.1: neither mode takes a bound token as if it were not bound.
+#[test]
+fn a_bound_token_is_refused_without_its_key() {
+    let (optional, required) = (filter(json!({})), filter(json!({"certificate_bound": "required"})));
+    for (cnf, of_optional, of_required) in [
+        (json!(null), None, Some("not-bound")),
+        (json!({"x5t#S256": "AAAA"}), Some("certificate-missing"), Some("certificate-missing")),
+        (json!({"jkt": "AAAA"}), Some("bound-otherwise"), Some("bound-otherwise")),
+        (json!({"x5t#S256": "AAAA", "jkt": "AAAA"}), Some("bound-otherwise"), Some("bound-otherwise")),
+    ] {
+        assert_eq!(reason_of(&optional, json!({"cnf": cnf})).as_deref(), of_optional, "{cnf}");
+        assert_eq!(reason_of(&required, json!({"cnf": cnf})).as_deref(), of_required, "{cnf}");
+    }
+}
+
+#[test]
+fn claims_stay_with_the_filter_where_the_context_is_off() {
+    let mut exchange = Exchange::get("/").header("authorization", &format!("Bearer {}", sign(&good())));
+    assert_eq!(filter(json!({"context": false})).on_request(&mut exchange), Ok(Verdict::Continue));
+    assert_eq!(exchange.consumer.as_deref(), Some("alice"));
+    assert!(!exchange.context.contains_key("auth.claims"));
+}
+
+#[test]
+fn a_header_has_what_can_be_told_apart() {
+    let filter = filter(json!({"headers": {"x-claim": "claim"}}));
+    let header = |claim: Value| {
+        let mut claims = good();
+        claims["claim"] = claim.clone();
+        let exchange = call(&filter, &sign(&claims));
+        assert_eq!(exchange.response.status, 0, "{claim}");
+        exchange.request.headers.get("x-claim").map(str::to_owned)
+    };
+    for (claim, expected) in [
+        (json!("a, b"), "a, b"),
+        (json!(-7), "-7"),
+        (json!(9_007_199_254_740_993_u64), "9007199254740993"),
+        (json!(true), "true"),
+        (json!(0.5), "0.5"),
+        (json!(7.0), "7"),
+        (json!(["a", "b"]), "a,b"),
+    ] {
+        assert_eq!(header(claim.clone()).as_deref(), Some(expected), "{claim}");
+    }
+    for claim in [json!(null), json!({"a": 1}), json!([1, 2])] {
+        assert_eq!(header(claim.clone()), None, "{claim}");
+    }
+}
+
+#[test]
+fn an_object_of_too_many_members_is_no_claims() {
+    let filter = filter(json!({}));
+    let members = |count: usize| -> Value {
+        (0..count).map(|i| (format!("m{i}"), json!(i))).collect::<serde_json::Map<_, _>>().into()
+    };
+    assert_eq!(reason_of(&filter, json!({"more": members(1024)})), None);
+    assert_eq!(reason_of(&filter, json!({"more": members(1025)})).as_deref(), Some("bad-claims"));
+}
+
+/// A filter that looks for tokens in a header of its own, in a cookie and in the query.
+fn of_places() -> Harness<JwtAuth> {
+    let places = json!(["header:authorization", "header:x-token", "cookie:session", "query:access_token"]);
+    let config = json!({"secret": SECRET, "issuer": "me", "places": places});
+    let grants = json!({"read_headers": ["authorization", "cookie"], "write_headers": ["cookie"]});
+    let filter = Harness::<JwtAuth>::with_grants(config, grants).unwrap();
+    filter.set_now(NOW);
+    filter
+}
+
+#[test]
+fn a_token_is_found_in_every_place_and_goes_no_further_from_some() {
+    let (filter, token) = (of_places(), sign(&good()));
+    let admitted = |mut exchange: Exchange| {
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        assert_eq!(exchange.consumer.as_deref(), Some("alice"));
+        exchange
+    };
+    for value in [token.clone(), format!("Bearer {token}")] {
+        let header = admitted(Exchange::get("/").header("x-token", &value));
+        assert_eq!(header.request.headers.get("x-token"), Some(&*value), "a header is forwarded");
+    }
+    let cookie = admitted(Exchange::get("/").header("cookie", &format!("a=1; session ={token}; b=2")));
+    assert_eq!(cookie.request.headers.get("cookie"), Some("a=1; b=2"), "blanks hide nothing");
+    let mut query = admitted(
+        Exchange::get(&format!("/?a=1&access_token={token}&b=2"))
+            .header("referer", &format!("https://h.test/?access_token={token}&c=3")),
+    );
+    assert_eq!(query.request.query.as_deref(), Some("a=1&b=2"));
+    assert_eq!(query.request.headers.get("referer"), Some("https://h.test/?c=3"));
+    query.respond(sluice_filter::testing::ResponseMessage::new(200));
+    assert_eq!(filter.on_response(&mut query), Ok(Verdict::Continue));
+    assert_eq!(query.response.headers.get("referrer-policy"), Some("no-referrer"));
+    assert_eq!(query.response.headers.get("cache-control"), Some("private"));
+    let public = sluice_filter::testing::ResponseMessage::new(200).header("cache-control", "max-age=5");
+    query.respond(public);
+    assert_eq!(filter.on_response(&mut query), Ok(Verdict::Continue));
+    assert_eq!(query.response.headers.all("cache-control"), ["max-age=5"], "the upstream's own word stays");
+}
+
+#[test]
+fn two_different_tokens_are_refused_wherever_they_are() {
+    let (filter, one) = (of_places(), sign(&good()));
+    let other = sign(&json!({"iss": "me", "exp": NOW + 60, "sub": "bob"}));
+    let status = |mut exchange: Exchange| match filter.on_request(&mut exchange).unwrap() {
+        Verdict::Continue => 0,
+        Verdict::Respond => exchange.response.status,
+    };
+    let bearer = |token: &str| Exchange::get("/").header("authorization", &format!("Bearer {token}"));
+    assert_eq!(status(bearer(&one).header("cookie", &format!("session={one}"))), 0, "one token twice is one");
+    assert_eq!(status(bearer(&one).header("cookie", &format!("session={other}"))), 400);
+    assert_eq!(status(bearer(&one).header("x-token", &other)), 400);
+    assert_eq!(status(Exchange::get("/").header("cookie", &format!("session={one}; session={other}"))), 400);
+    assert_eq!(status(Exchange::get(&format!("/?access_token={one}&access_token={other}"))), 400);
+}
+
+#[test]
+fn a_rule_is_public_or_asks_for_something() {
+    for more in [json!({"roles": ["a"]}), json!({"scopes": ["a"]}), json!({"issuers": ["me"]})] {
+        let mut rule = more.clone();
+        rule["public"] = json!(true);
+        let refused = Harness::<JwtAuth>::new(json!({"secret": SECRET, "rules": [rule]})).err().unwrap_or_default();
+        assert!(refused.starts_with("rules[0]"), "{more}: {refused}");
     }
 }

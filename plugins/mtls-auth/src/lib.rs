@@ -4,6 +4,7 @@ use serde_json::json;
 use sluice_filter::{ClientCertificate, consumers, prelude::*};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Config {
     #[serde(default = "default_by")]
@@ -14,6 +15,7 @@ struct Config {
 
 /// What of a certificate is looked up.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 enum Property {
     Sha256,

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Consumer, Exchange, Harness, config_keys};
+use sluice_filter::testing::{Consumer, Exchange, Harness, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -97,4 +97,43 @@ fn the_schema_has_every_key() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).unwrap();
     let keys: std::collections::BTreeSet<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, config_keys::<MtlsAuth>());
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<MtlsAuth>(&json!({})), Vec::<String>::new());
+}
+
+#[test]
+fn strangers_are_told_what_would_help() {
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter(json!({})).on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!(refused.response.headers.get("www-authenticate"), Some("ClientCertificate"));
+    assert_eq!(refused.response.headers.get("cache-control"), Some("no-store"));
+    let mut passes = Exchange::get("/");
+    assert_eq!(filter(json!({ "optional": true })).on_request(&mut passes), Ok(Verdict::Continue));
+    let challenges = context::into_texts(passes.context["auth.challenges"].0.clone());
+    assert_eq!(challenges, Some(vec!["ClientCertificate".to_owned()]));
+}
+
+#[test]
+fn the_order_of_by_decides() {
+    let filter = |config| {
+        let filter = Harness::<MtlsAuth>::new(config).unwrap();
+        let kinds = [("mail", "email:a@b.test"), ("address", "ip:192.0.2.1"), ("name", "dns:a.test")];
+        filter.consumers(&kinds.map(|(name, what)| Consumer::new(name).certificate(what)));
+        filter
+    };
+    let all = || {
+        certificate(|c| {
+            c.emails = vec!["a@b.test".into()];
+            c.ip_addresses = vec!["192.0.2.1".into()];
+            c.dns_names = vec!["a.test".into()];
+        })
+    };
+    for (config, expected) in
+        [(json!({}), "name"), (json!({ "by": ["ip", "email"] }), "address"), (json!({ "by": ["email", "ip"] }), "mail")]
+    {
+        assert_eq!(caller(&filter(config), with(all())), Ok(Some(expected.to_owned())));
+    }
 }

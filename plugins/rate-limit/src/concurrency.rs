@@ -13,6 +13,7 @@ use super::plan::{Amount, Plans};
 const MAX_AMOUNT: u64 = 100_000;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     #[serde(default)]
@@ -56,14 +57,14 @@ impl Rule {
 }
 
 impl Concurrency {
-    /// The limit that a request is under; none for a request that it is not about.
-    pub(crate) fn place(&self, request: &Request, plan: Option<&str>) -> Result<Option<PlaceLimit>, Error> {
+    /// The limits that a request is under: one for each of its keys; none for a request that it is not about.
+    pub(crate) fn places(&self, request: &Request, plan: Option<&str>) -> Result<Vec<PlaceLimit>, Error> {
         let most = match plan.and_then(|plan| self.plans.of(plan)) {
-            Some(Amount::Unlimited) => return Ok(None),
+            Some(Amount::Unlimited) => return Ok(Vec::new()),
             Some(Amount::Limited(amount)) => amount,
             None => self.amount,
         };
         let amount = u32::try_from(most).unwrap_or(u32::MAX);
-        Ok(self.key.of(request, &self.name)?.map(|key| PlaceLimit { key, amount }))
+        Ok(self.key.of(request, &self.name)?.into_iter().map(|key| PlaceLimit { key, amount }).collect())
     }
 }

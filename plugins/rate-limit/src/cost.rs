@@ -68,6 +68,7 @@ fn source(text: &str) -> Result<Source, String> {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Fields {
     of: String,

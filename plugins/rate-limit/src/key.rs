@@ -13,6 +13,9 @@ const LONGEST_VALUE: usize = 64;
 /// A longer key counts by its hash; the gateway takes 1,024 bytes.
 const LONGEST_KEY: usize = 1000;
 
+/// The keys that all limits of a request can have: as many as the gateway counts at once.
+pub(crate) const MOST_KEYS: usize = 16;
+
 /// What a limit is kept for; without parts, all requests together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Key(Vec<Part>);
@@ -38,29 +41,53 @@ impl Key {
         })
     }
 
-    /// The key of a request, or none when it lacks a part (no such header, claim or consumer).
-    pub(crate) fn of(&self, request: &Request, name: &str) -> Result<Option<String>, Error> {
+    /// The keys of a request: one, or none when it lacks a part (no such header, claim or consumer). A header or a cookie that is there several
+    /// times gives a key for each of its values, since nobody knows which one the upstream takes. With more than [`MOST_KEYS`] they are not whole.
+    pub(crate) fn of(&self, request: &Request, name: &str) -> Result<Vec<String>, Error> {
         let mut key = String::with_capacity(64);
         key.push_str(name);
+        let mut keys = vec![key];
         for part in &self.0 {
             let value = match part {
                 Part::Global => continue,
                 Part::Of(Attribute::Ip) => Some(network(request.client_address()?)),
+                Part::Of(attribute @ (Attribute::Header(_) | Attribute::Cookie(_))) => {
+                    keys = each(&keys, &attribute.values(request)?)?;
+                    continue;
+                }
                 Part::Of(attribute) => attribute.value(request)?,
             };
-            let Some(value) = value else { return Ok(None) };
-            // The length keeps `a` + `b:c` and `a:b` + `c` apart, and no length looks like a hash.
-            key.push('|');
-            if value.len() > LONGEST_VALUE {
-                key.push_str(&shortened(value, LONGEST_VALUE)?);
-            } else {
-                key.push_str(&value.len().to_string());
-                key.push(':');
-                key.push_str(&value);
+            let Some(value) = value else { return Ok(Vec::new()) };
+            for key in &mut keys {
+                add(key, &value)?;
             }
         }
-        shortened(key, LONGEST_KEY).map(Some)
+        keys.into_iter().map(|key| shortened(key, LONGEST_KEY)).collect()
     }
+}
+
+/// Each key with each value.
+fn each(keys: &[String], values: &[String]) -> Result<Vec<String>, Error> {
+    let pairs = keys.iter().flat_map(|key| values.iter().map(move |value| (key, value)));
+    let with = |(key, value): (&String, &String)| {
+        let mut key = key.clone();
+        add(&mut key, value).map(|()| key)
+    };
+    pairs.take(MOST_KEYS + 1).map(with).collect()
+}
+
+/// Adds a value to a key.
+fn add(key: &mut String, value: &str) -> Result<(), Error> {
+    // The length keeps `a` + `b:c` and `a:b` + `c` apart, and no length looks like a hash.
+    key.push('|');
+    if value.len() > LONGEST_VALUE {
+        key.push_str(&shortened(value.to_owned(), LONGEST_VALUE)?);
+    } else {
+        key.push_str(&value.len().to_string());
+        key.push(':');
+        key.push_str(value);
+    }
+    Ok(())
 }
 
 impl Part {

@@ -20,10 +20,11 @@ use sluice_filter::{
 use concurrency::Concurrency;
 use cost::Cost;
 use kept::Kept;
-use key::Key;
+use key::{Key, MOST_KEYS};
 use policy::{Policy, Rule, policy_of};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -45,6 +46,7 @@ pub(crate) struct Config {
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "kebab-case")]
 enum HeaderStyle {
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
@@ -226,6 +228,16 @@ impl RateLimit {
         problem.draft().reason(&reason).header("retry-after", "1").send()
     }
 
+    /// Answers a request with a key that has more values than can be counted at once: to count some of them would let a caller choose which.
+    fn refuse_uncountable(&self) -> Result<Verdict, Error> {
+        log::info("the keys of the limits have too many values in this request");
+        if self.dry_run {
+            return Ok(Verdict::Continue);
+        }
+        let problem = Problem::new(400, "Bad Request").detail("a header or a cookie has too many values");
+        problem.draft().reason("too-many-values").send()
+    }
+
     /// Whether a request that this limit refuses passes all the same. Then that is written and counted.
     fn passes_dry(&self, name: &str) -> Result<bool, Error> {
         if self.dry_run {
@@ -241,6 +253,9 @@ impl RateLimit {
         let held = self.places(request, plan)?;
         if asked.limits.is_empty() && held.is_empty() {
             return Ok(Verdict::Continue);
+        }
+        if asked.limits.len() > MOST_KEYS || held.len() > MOST_KEYS {
+            return self.refuse_uncountable();
         }
         let is_empty = || Ok::<_, Error>(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"));
         let cost = match &self.cost {
@@ -284,7 +299,7 @@ impl RateLimit {
     fn places(&self, request: &Request, plan: Option<&str>) -> Result<Vec<(&str, PlaceLimit)>, Error> {
         let mut held = Vec::with_capacity(self.concurrency.len());
         for limit in &self.concurrency {
-            held.extend(limit.place(request, plan)?.map(|place| (&*limit.name, place)));
+            held.extend(limit.places(request, plan)?.into_iter().map(|place| (&*limit.name, place)));
         }
         Ok(held)
     }
@@ -296,7 +311,7 @@ impl RateLimit {
         for (index, limit) in self.limits.iter().enumerate() {
             let Some(amount) = limit.amount(plan) else { continue };
             // A limit whose key the request does not have does not count it.
-            if let Some(key) = limit.key.of(request, &limit.name)? {
+            for key in limit.key.of(request, &limit.name)? {
                 asked.indexes.push(index);
                 asked.limits.push(limit.limit(key, amount));
             }
@@ -335,7 +350,8 @@ impl RateLimit {
                 standing = limiter::take(&[limit], cost.min(one.remaining))?;
             }
             if index == shown {
-                left = standing.first().map(|one| one.remaining);
+                // Of several values of its key, the one with the least left.
+                left = standing.first().map(|one| left.map_or(one.remaining, |left: u64| left.min(one.remaining)));
             }
         }
         Ok(left)

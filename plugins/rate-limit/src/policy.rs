@@ -17,6 +17,7 @@ pub(crate) const MAX_WINDOW_MS: u64 = 366 * 86_400_000;
 const MAX_AMOUNT: u64 = 1_000_000_000_000;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     #[serde(default)]
@@ -35,6 +36,7 @@ pub(crate) struct Rule {
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     #[default]

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, KnownConsumer, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, KnownConsumer, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -421,5 +421,197 @@ fn a_header_is_counted_whatever_its_bytes() {
             assert!(allowed(&filter, with()), "{key}: {value:?}");
             assert!(!allowed(&filter, with()), "{key}: {value:?}");
         }
+    }
+}
+
+#[test]
+fn a_key_that_is_there_twice_counts_for_each_value() {
+    let grants = json!({"read_headers": ["x-key", "x-more", "cookie"]});
+    let limiting = |key: Value| {
+        let limits = json!({"limits": [{"key": key, "amount": 2, "window": "1m", "algorithm": "fixed-window"}]});
+        Harness::<RateLimit>::with_grants(limits, grants.clone()).unwrap()
+    };
+    let with = |name: &str, values: &[&str]| {
+        let mut exchange = Exchange::get("/");
+        values.iter().for_each(|value| exchange.request.headers.append(name, *value));
+        exchange
+    };
+    for (key, name) in [("header:x-key", "x-key"), ("cookie:k", "cookie")] {
+        let filter = limiting(json!(key));
+        assert!(allowed(&filter, with(name, &["k=new1", "k=real"])), "{key}");
+        assert!(allowed(&filter, with(name, &["k=real", "k=real"])), "{key}: one value twice is one");
+        assert!(!allowed(&filter, with(name, &["k=new2", "k=real"])), "{key}: whichever value is first");
+        assert!(!allowed(&filter, with(name, &["k=real", "k=new2"])), "{key}");
+        assert!(allowed(&filter, with(name, &["k=new1"])), "{key}: a refused request has counted nothing");
+        assert!(!allowed(&filter, with(name, &["k=new1"])), "{key}");
+    }
+    let filter = limiting(json!("cookie:k"));
+    assert!(allowed(&filter, with("cookie", &["k=1; k=real"])) && allowed(&filter, with("cookie", &["k=2; k=real"])));
+    assert!(!allowed(&filter, with("cookie", &["k=3; k=real"])), "in one field");
+    let filter = limiting(json!(["header:x-key", "ip", "header:x-more"]));
+    let both = |keys: &[&str], more: &[&str]| {
+        let mut exchange = with("x-key", keys);
+        more.iter().for_each(|value| exchange.request.headers.append("x-more", *value));
+        exchange
+    };
+    assert!(allowed(&filter, both(&["a", "b"], &["c", "d"])) && allowed(&filter, both(&["b"], &["d"])));
+    assert!(!allowed(&filter, both(&["b", "x"], &["y", "d"])), "of all combinations one is used up");
+}
+
+#[test]
+fn more_values_than_can_be_counted_are_refused() {
+    let limits =
+        json!([{"key": "header:x-key", "amount": 9, "window": "1m"}, {"name": "ip", "amount": 9, "window": "1m"}]);
+    let with = |count: usize| {
+        let mut exchange = Exchange::get("/");
+        (0..count).for_each(|i| exchange.request.headers.append("x-key", format!("v{i}")));
+        exchange
+    };
+    let filter = filter(limits.clone());
+    assert!(allowed(&filter, with(15)));
+    for count in [16, 17, 90] {
+        let mut exchange = with(count);
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Respond));
+        assert_eq!((exchange.response.status, exchange.response.reason.as_deref()), (400, Some("too-many-values")));
+    }
+    let dry = Harness::<RateLimit>::new(json!({"limits": limits, "dry_run": true})).unwrap();
+    assert!(allowed(&dry, with(90)), "a dry run refuses nobody");
+    let places = json!({"concurrency": [{"key": "header:x-key", "amount": 9}]});
+    let filter = Harness::<RateLimit>::new(places).unwrap();
+    assert!(allowed(&filter, with(16)) && !allowed(&filter, with(17)));
+}
+
+#[test]
+fn a_place_is_taken_for_each_value_of_a_key() {
+    let filter = Harness::<RateLimit>::new(json!({"concurrency": [{"key": "header:x-key", "amount": 1}]})).unwrap();
+    let with = |values: &[&str]| {
+        let mut exchange = Exchange::get("/");
+        values.iter().for_each(|value| exchange.request.headers.append("x-key", *value));
+        exchange
+    };
+    let mut first = with(&["new", "real"]);
+    assert_eq!(filter.on_request(&mut first), Ok(Verdict::Continue));
+    assert!(!allowed(&filter, with(&["other", "real"])));
+}
+
+#[test]
+fn a_response_counts_for_each_value_and_shows_the_least_that_is_left() {
+    let limits = json!([{"key": "header:x-key", "amount": 9, "window": "1d", "algorithm": "fixed-window"}]);
+    let filter = Harness::<RateLimit>::new(json!({"limits": limits, "response_cost": 3})).unwrap();
+    let left = |values: &[&str]| {
+        let mut exchange = Exchange::get("/");
+        values.iter().for_each(|value| exchange.request.headers.append("x-key", *value));
+        assert_eq!(filter.on_request(&mut exchange), Ok(Verdict::Continue));
+        exchange.respond(ResponseMessage::new(200));
+        filter.on_response(&mut exchange).unwrap();
+        exchange.response.headers.get("x-ratelimit-remaining").map(str::to_owned)
+    };
+    assert_eq!(left(&["a"]).as_deref(), Some("5"));
+    assert_eq!(left(&["a", "b"]).as_deref(), Some("1"));
+    assert_eq!(left(&["b"]).as_deref(), Some("1"), "b has counted both");
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(
+        wrong_defaults::<RateLimit>(
+            &json!({"limits": [{"amount": 1}], "concurrency": [{"amount": 1}], "cost": {"of": "body"}, "response_cost": {"of": "body"}})
+        ),
+        Vec::<String>::new()
+    );
+}
+
+/// The refusal of the second request, where the first one passes.
+fn second(config: Value) -> Exchange {
+    let filter = Harness::<RateLimit>::new(config).unwrap();
+    assert!(allowed(&filter, Exchange::get("/")));
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    refused
+}
+
+#[test]
+fn a_refusal_is_what_the_config_says() {
+    let refused = second(json!({"limits": [{"amount": 1}, {"amount": 9}], "status": 503, "message": "later"}));
+    let response = &refused.response;
+    assert_eq!((response.status, response.reason.as_deref()), (503, Some("over-limit:default")));
+    assert!(String::from_utf8_lossy(&response.body).contains("later"));
+    assert_eq!(
+        response.headers.get("ratelimit-policy"),
+        Some("\"default\";q=1;w=1, \"limit1\";q=9;w=1"),
+        "the usual names"
+    );
+    let places = Harness::<RateLimit>::new(json!({"concurrency": [{"amount": 1}], "status": 503})).unwrap();
+    let (mut held, mut refused) = (Exchange::get("/"), Exchange::get("/"));
+    assert_eq!(
+        (places.on_request(&mut held), places.on_request(&mut refused)),
+        (Ok(Verdict::Continue), Ok(Verdict::Respond))
+    );
+    assert_eq!((refused.response.status, refused.response.reason.as_deref()), (503, Some("over-limit:concurrency0")));
+}
+
+#[test]
+fn a_style_of_fields_can_be_chosen() {
+    let refused = second(json!({"limits": [{"amount": 1}], "headers": ["x-ratelimit"]}));
+    assert!(refused.response.headers.has("x-ratelimit-limit") && !refused.response.headers.has("ratelimit"));
+    let refused = second(json!({"limits": [{"amount": 1}], "headers": ["ratelimit"]}));
+    assert!(!refused.response.headers.has("x-ratelimit-limit") && refused.response.headers.has("ratelimit-policy"));
+}
+
+#[test]
+fn a_request_that_can_never_pass_is_not_told_to_come_back() {
+    let filter = costing(json!(11));
+    let mut refused = Exchange::get("/");
+    assert_eq!(filter.on_request(&mut refused), Ok(Verdict::Respond));
+    assert_eq!((refused.response.status, refused.response.headers.get("retry-after")), (429, None));
+}
+
+#[test]
+fn burst_is_what_passes_at_once_in_every_plan() {
+    let limits = json!([{"key": "consumer", "amount": 2, "window": "1h", "burst": 4, "plans": {"gold": 100}}]);
+    let filter = filter(limits);
+    let passed = |plan: &str| (0..20).filter(|_| allowed(&filter, of_plan(plan))).count();
+    assert_eq!((passed("gold"), passed("bronze")), (4, 4));
+}
+
+#[test]
+fn a_caller_whose_plan_changes_begins_anew() {
+    let filter = filter(json!([{"key": "consumer", "amount": 2, "window": "1h", "plans": {"gold": 3}}]));
+    let of = |plan: &str| {
+        let mut exchange = of_plan(plan);
+        exchange.consumer = Some("acme".to_owned());
+        exchange
+    };
+    let passed = |plan: &str| (0..9).filter(|_| allowed(&filter, of(plan))).count();
+    assert_eq!([passed("bronze"), passed("bronze"), passed("gold")], [2, 0, 3]);
+}
+
+#[test]
+fn clients_over_a_unix_socket_are_one_caller() {
+    let filter = filter(json!([{"amount": 1, "window": "1m"}]));
+    let over_unix = || {
+        let mut exchange = Exchange::get("/");
+        exchange.request.client_address = "unix:".to_owned();
+        exchange
+    };
+    assert!(allowed(&filter, over_unix()) && !allowed(&filter, over_unix()) && allowed(&filter, Exchange::get("/")));
+}
+
+#[test]
+fn limits_are_bounded() {
+    let refusal = |config: Value| Harness::<RateLimit>::new(config).err().unwrap_or_default();
+    let named = |count: usize| (0..count).map(|i| json!({"amount": 1, "name": format!("n{i}")})).collect::<Vec<_>>();
+    assert_eq!(refusal(json!({"limits": named(16)})), "");
+    assert!(refusal(json!({"limits": named(17)})).starts_with("limits: expected 1 to 16"));
+    assert!(refusal(json!({"concurrency": named(5)})).starts_with("concurrency: expected at most 4"));
+    assert_eq!(refusal(json!({"limits": [{"amount": 1, "window": "366d"}]})), "");
+    for window in ["367d", "0ms"] {
+        assert!(
+            refusal(json!({"limits": [{"amount": 1, "window": window}]})).starts_with("limits[0].window"),
+            "{window}"
+        );
+    }
+    for status in [399, 600] {
+        assert!(refusal(json!({"limits": [{"amount": 1}], "status": status})).starts_with("status"), "{status}");
     }
 }

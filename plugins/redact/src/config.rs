@@ -9,6 +9,7 @@ use super::pointer::Pointer;
 use super::rules::{Action, Mask, Rules};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     rules: Vec<Rule>,
@@ -31,6 +32,7 @@ pub(crate) struct Config {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 struct Rule {
     #[serde(default)]
@@ -47,6 +49,7 @@ struct Rule {
 
 /// Which messages are redacted.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Message {
     Request,
@@ -55,6 +58,7 @@ pub(crate) enum Message {
 
 /// What becomes of a body of a JSON type that is no JSON.
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum NotJson {
     #[default]

@@ -168,7 +168,7 @@ impl OnResponse for Redact {
         if response.status()? != 206 {
             return Ok(Verdict::Continue);
         }
-        let of = response.header("content-type")?.unwrap_or_default();
+        let of = response.header_text("content-type")?.unwrap_or_default();
         match self.streamed.iter().any(|pattern| is_of_type(pattern, &of)) {
             true => refuse(response, Refusal::UnaskedPart),
             false => Ok(Verdict::Continue),

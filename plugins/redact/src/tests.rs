@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -219,4 +219,9 @@ fn the_schema_has_the_keys_of_the_config() {
     let schema: Value = serde_json::from_str(include_str!("../schema.json")).expect("JSON");
     let keys = schema["properties"].as_object().expect("an object").keys().cloned().collect();
     assert_eq!(config_keys::<Redact>(), keys);
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<Redact>(&json!({"rules": [{"detect": "card"}]})), Vec::<String>::new());
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sluice_filter::{Attribute, ConfigError, Duration, is_token};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -27,6 +28,7 @@ pub(crate) struct Config {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     /// What it looks at.
@@ -37,6 +39,7 @@ pub(crate) struct Rule {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Share {
     pub(crate) upstream: String,
@@ -44,6 +47,7 @@ pub(crate) struct Share {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sticky {
     #[serde(default = "default_cookie")]

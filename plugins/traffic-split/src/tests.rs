@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -185,4 +185,9 @@ fn a_claim_of_any_kind_places_its_caller() {
         let first = placed();
         assert!((0..40).all(|_| placed() == first), "{id}");
     }
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<TrafficSplit>(&json!({"sticky": {}})), Vec::<String>::new());
 }

@@ -33,6 +33,7 @@ const FRAMING: [&str; 11] = [
 ];
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -79,6 +80,7 @@ impl Config {
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestRules {
     #[serde(default)]
@@ -92,6 +94,7 @@ pub(crate) struct RequestRules {
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResponseRules {
     #[serde(default)]
@@ -104,6 +107,7 @@ pub(crate) struct ResponseRules {
 
 /// Rules for names with values: headers, or the pairs of a query.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HeaderRules {
     #[serde(default)]
@@ -133,6 +137,7 @@ impl HeaderRules {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PathRules {
     #[serde(default)]
@@ -144,6 +149,7 @@ pub(crate) struct PathRules {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BodyRules {
     #[serde(default)]
@@ -156,6 +162,7 @@ pub(crate) struct BodyRules {
     pub(crate) add: Vec<(Pointer, JsonValue)>,
 }
 
+#[cfg_attr(test, derive(Debug))]
 pub(crate) struct Pointer(pub(crate) json::Pointer);
 
 impl<'de> Deserialize<'de> for Pointer {
@@ -165,6 +172,7 @@ impl<'de> Deserialize<'de> for Pointer {
 }
 
 /// A JSON value; a text in it may have holes.
+#[cfg_attr(test, derive(Debug))]
 pub(crate) enum JsonValue {
     Fixed(String),
     Text(Template),

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys};
+use sluice_filter::testing::{Exchange, Harness, ResponseMessage, config_keys, wrong_defaults};
 
 use super::*;
 
@@ -312,4 +312,9 @@ fn what_was_said_of_the_old_bytes_goes_with_them() {
         }
         assert!(exchange.response.headers.has("last-modified"));
     }
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_of_the_config() {
+    assert_eq!(wrong_defaults::<Transform>(&json!({})), Vec::<String>::new());
 }

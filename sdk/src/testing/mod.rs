@@ -188,6 +188,54 @@ pub fn config_keys<F: Filter>() -> std::collections::BTreeSet<String> {
     known.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
 
+/// The defaults in the schema of a filter that are not those of its config: a config has to mean the same with a default written out as without the key.
+/// `base` is a config that has each table with defaults, and an element of each list of such tables; a default that it can't reach is named, too.
+#[must_use]
+pub fn wrong_defaults<F: Filter<Config: std::fmt::Debug>>(base: &Json) -> Vec<String> {
+    let schema = serde_json::from_str(F::describe().schema.unwrap_or("{}")).unwrap_or_default();
+    let read = |value: &Json| match crate::config::parse::<F::Config>(&value.to_string()) {
+        Ok(config) => format!("{config:?}"),
+        Err(error) => error.to_string(),
+    };
+    let mut wrong = Vec::new();
+    each_default(&schema, &schema, "", &mut |pointer, default| {
+        let (mut with, mut without) = (base.clone(), base.clone());
+        let (table, key) = pointer.rsplit_once('/').unwrap_or_default();
+        let tables = (with.pointer_mut(table), without.pointer_mut(table));
+        let (Some(Json::Object(set)), Some(Json::Object(unset))) = tables else {
+            wrong.push(format!("{pointer}: the base does not have this table"));
+            return;
+        };
+        set.insert(key.to_owned(), default.clone());
+        unset.remove(key);
+        let (with, without) = (read(&with), read(&without));
+        if with != without {
+            wrong.push(format!("{pointer}: {default} means {with}, and without it {without}"));
+        }
+    });
+    wrong
+}
+
+/// Calls for each default in a schema, with the JSON pointer of its key in a config.
+fn each_default(whole: &Json, schema: &Json, at: &str, found: &mut impl FnMut(&str, &Json)) {
+    if let Some(definition) = schema["$ref"].as_str().and_then(|path| whole.pointer(path.trim_start_matches('#'))) {
+        each_default(whole, definition, at, found);
+    }
+    for choice in ["oneOf", "anyOf"].iter().filter_map(|key| schema[key].as_array()).flatten() {
+        each_default(whole, choice, at, found);
+    }
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let at = format!("{at}/{key}");
+        if let Some(default) = property.get("default") {
+            found(&at, default);
+        }
+        each_default(whole, property, &at, found);
+    }
+    if schema["items"].is_object() {
+        each_default(whole, &schema["items"], &format!("{at}/0"), found);
+    }
+}
+
 macro_rules! phases {
     ($(
         $(#[$doc:meta])*

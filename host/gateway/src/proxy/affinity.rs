@@ -22,7 +22,9 @@ pub(super) fn of(
         Balance::Hash(by) => by.on.iter().find_map(|key| hash_of(key, exchange, headers)),
         Balance::RoundRobin | Balance::LeastRequest | Balance::PeakEwma | Balance::Random => None,
     };
-    let session = balancing.sticky.as_ref().and_then(|sticky| endpoints.session(cookie(headers, &sticky.cookie)?));
+    // A cookie of the gateway's own is ASCII.
+    let own = |name: &str| str::from_utf8(cookie(headers, name)?).ok();
+    let session = balancing.sticky.as_ref().and_then(|sticky| endpoints.session(own(&sticky.cookie)?));
     Affinity::new(hashed, session)
 }
 
@@ -43,7 +45,7 @@ pub(super) fn value<'r>(key: &HashKey, exchange: &'r Exchange, headers: &'r Head
         HashKey::ClientAddress => return None,
         HashKey::Consumer => exchange.context.consumer()?.as_bytes().into(),
         HashKey::Header(name) => headers.get(name)?.as_bytes().into(),
-        HashKey::Cookie(name) => cookie(headers, name)?.as_bytes().into(),
+        HashKey::Cookie(name) => cookie(headers, name)?.into(),
         HashKey::Query(name) => match query_parameter(exchange.request.target.query()?, name)? {
             Cow::Borrowed(value) => value.as_bytes().into(),
             Cow::Owned(value) => value.into_bytes().into(),

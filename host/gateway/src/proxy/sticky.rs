@@ -54,7 +54,7 @@ fn slot_by(key: &HashKey, context: &mut RequestContext) -> Option<u16> {
             IpAddr::V6(address) => slot(&address.octets()[..8]),
         }),
         // An application's own cookie is a key as any other.
-        HashKey::Cookie(name) => cookie(headers, name).map(|value| own_slot(value).unwrap_or(slot(value.as_bytes()))),
+        HashKey::Cookie(name) => cookie(headers, name).map(|value| own_slot(value).unwrap_or(slot(value))),
         HashKey::Consumer | HashKey::Header(_) | HashKey::Query(_) | HashKey::PathParameter(_) => {
             affinity::value(key, exchange, headers).map(|value| slot(&value))
         }
@@ -62,7 +62,8 @@ fn slot_by(key: &HashKey, context: &mut RequestContext) -> Option<u16> {
 }
 
 /// The slot in a cookie that the gateway has set.
-fn own_slot(value: &str) -> Option<u16> {
+fn own_slot(value: &[u8]) -> Option<u16> {
+    let value = str::from_utf8(value).ok()?;
     let digits = (1..=4).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
     value.parse().ok().filter(|slot| digits && *slot < SLOTS)
 }
@@ -85,8 +86,8 @@ mod tests {
 
     #[test]
     fn the_slot_of_a_cookie() {
-        assert_eq!(["0", "9999", "0042"].map(own_slot), [Some(0), Some(9999), Some(42)]);
-        assert!(["", "10000", "+1", "-1", "1.0", "a1b2"].iter().all(|value| own_slot(value).is_none()));
+        assert_eq!(["0", "9999", "0042"].map(|value| own_slot(value.as_bytes())), [Some(0), Some(9999), Some(42)]);
+        assert!(["", "10000", "+1", "-1", "1.0", "a1b2"].iter().all(|value| own_slot(value.as_bytes()).is_none()));
     }
 
     #[test]

@@ -48,11 +48,11 @@ impl Conditions {
             && (self.methods.is_empty() || methods::take(&self.methods, view.method))
             && self.headers.iter().all(|field| field.holds(view.headers))
             && self.query.iter().all(|field| match query_parameter(view.query.unwrap_or(""), &field.name) {
-                Some(value) => field.value.holds(Some(&value)),
+                Some(value) => field.value.holds(value.as_bytes()),
                 None => false,
             })
             && self.cookies.iter().all(|field| match cookie(view.headers, &field.name) {
-                Some(value) => field.value.holds(Some(value)),
+                Some(value) => field.value.holds(value),
                 None => false,
             })
             && (self.client_ip.is_empty()
@@ -64,7 +64,7 @@ impl FieldSpec<HeaderName> {
     /// Whether one of the lines of the header has the value.
     pub fn holds(&self, headers: &HeaderMap) -> bool {
         let mut lines = headers.get_all(&self.name).iter();
-        lines.any(|line| self.value.holds(std::str::from_utf8(line.as_bytes()).ok()))
+        lines.any(|line| self.value.holds(line.as_bytes()))
     }
 }
 
@@ -113,12 +113,13 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
-/// The first value of a cookie (RFC 6265 §4.2.1). HTTP/2 may send one line for each (RFC 9113 §8.2.3).
-pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
-    headers.get_all(COOKIE).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).find_map(|line| {
-        line.split(';').find_map(|pair| {
-            let (name, value) = pair.trim().split_once('=')?;
-            (name == wanted).then_some(value)
+/// The first value of a cookie (RFC 6265 §4.2.1), which need not be UTF-8. HTTP/2 may send one line for each (RFC 9113 §8.2.3).
+pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a [u8]> {
+    headers.get_all(COOKIE).iter().find_map(|line| {
+        line.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
+            let pair = pair.trim_ascii();
+            let at = pair.iter().position(|byte| *byte == b'=')?;
+            (pair[..at] == *wanted.as_bytes()).then_some(&pair[at + 1..])
         })
     })
 }

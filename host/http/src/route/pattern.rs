@@ -176,12 +176,13 @@ impl ValuePattern {
         }
     }
 
-    /// Whether a value passes; `None` is one that is there but not text.
-    pub(super) fn holds(&self, value: Option<&str>) -> bool {
+    /// Whether a value passes. A regular expression sees U+FFFD in place of what is not UTF-8: one such byte must not hide the rest of a value from
+    /// a route that refuses it.
+    pub(super) fn holds(&self, value: &[u8]) -> bool {
         match self {
             ValuePattern::Present => true,
-            ValuePattern::Exact(wanted) => value == Some(wanted),
-            ValuePattern::Regex(regex) => value.is_some_and(|value| regex.is_match(value)),
+            ValuePattern::Exact(wanted) => value == wanted.as_bytes(),
+            ValuePattern::Regex(regex) => regex.is_match(&String::from_utf8_lossy(value)),
         }
     }
 

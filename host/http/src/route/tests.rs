@@ -393,3 +393,30 @@ fn all_errors_at_once() {
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(ValuePattern::regex("(").is_err());
 }
+
+/// A byte that is not UTF-8 must not hide a value from a route that refuses it.
+#[test]
+fn values_that_are_not_utf_8_are_seen() {
+    let routes = vec![
+        spec("any", 0, "-/**"),
+        spec("bots", 1, "-/** h:user-agent=~(?i).*badbot.*"),
+        spec("beta", 1, "-/** c:beta=yes"),
+        spec("traced", 1, "-/** c:trace"),
+        spec("exact", 1, "-/** h:x-exact=a\u{fffd}"),
+    ];
+    let router = Router::build(routes).unwrap();
+    let found = |name: &'static str, value: &[u8]| {
+        let mut sent = request("h/x");
+        sent.headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        let ingress = sent.ingress();
+        ["any", "bots", "beta", "traced", "exact"][router.find(&sent.view(&ingress)).unwrap().index]
+    };
+    assert_eq!(found("user-agent", b"caf\xe9 BadBot/2 \xff"), "bots");
+    assert_eq!(found("user-agent", b"\xe9"), "any");
+    assert_eq!(found("user-agent", b"Bad\xffBot"), "any");
+    assert_eq!(found("cookie", b"name=caf\xe9; beta=yes"), "beta");
+    assert_eq!(found("cookie", b"beta=\xff"), "any");
+    assert_eq!(found("cookie", b"trace=\xff"), "traced");
+    assert_eq!(found("x-exact", b"a\xff"), "any", "no other text than the one that is sent");
+    assert_eq!(found("x-exact", "a\u{fffd}".as_bytes()), "exact");
+}

@@ -56,9 +56,11 @@ impl MediaInterest {
         if self.0.is_empty() {
             return true;
         }
-        let Some(value) = content_type.and_then(|v| v.to_str().ok()) else { return false };
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        let Some((kind, subtype)) = essence.split_once('/') else { return false };
+        let Some(value) = content_type else { return false };
+        // Of its parameters nothing is read: a byte in them that is no text must not hide the body.
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        let Ok(essence) = str::from_utf8(essence) else { return false };
+        let Some((kind, subtype)) = essence.trim().split_once('/') else { return false };
         self.0.iter().any(|pattern| pattern.matches(kind, subtype))
     }
 
@@ -143,6 +145,10 @@ mod tests {
         assert!(!wants(&["*/*+json"], "application/json"));
         assert!(!wants(&["application/json"], "application/jsonp"));
         assert!(!wants(&["application/json"], "nonsense"));
+        let json = MediaInterest(vec![MediaPattern::parse("application/json").unwrap()]);
+        let of = |bytes: &[u8]| json.matches(Some(&HeaderValue::from_bytes(bytes).unwrap()));
+        assert!(of(b"application/json; charset=\xff") && of(b" application/json\t; a=\xe9"));
+        assert!(!of(b"application/json\xff") && !of(b"\xff; application/json"));
         for bad in ["json", "*", "a/", "/b", "a/*b", "a b/c", ""] {
             assert_eq!(MediaPattern::parse(bad), None, "{bad}");
         }
