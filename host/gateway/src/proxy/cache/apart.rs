@@ -95,12 +95,23 @@ impl RouteHandler<'_> {
                         let of_one = caller.may_be_alone(&request.headers);
                         if takes_the_place(stored.status(), Unstored::Refused(*refusal), of_one) {
                             store.remove_object(&key, stored);
+                            self.displace_shared(context, cache, stored);
                         }
                     }
                 }
             }
-            HeadUpdate::Outdated => stored.mark_stale(times.response),
+            HeadUpdate::Outdated => {
+                stored.mark_stale(times.response);
+                self.displace_shared(context, cache, stored);
+            }
             HeadUpdate::Nothing => {}
+        }
+    }
+
+    /// The tier must not bring back what a HEAD has taken away.
+    fn displace_shared(&self, context: &mut RequestContext, cache: &RouteCache, stored: &Object) {
+        if let Some(shared) = self.shared(context, cache) {
+            shared.displace(stored, &context.exchange().request.headers);
         }
     }
 }
