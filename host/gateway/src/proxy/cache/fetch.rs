@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::fill::{Fill, Filling, fill_up};
 use super::flight::{Failed, Lead, Live, State, Target};
-use super::keep::{Came, store_again};
+use super::keep::{Came, again};
 use super::notes::{Told, stored_notes};
 use super::shared::Shared;
 use super::{Caller, Stale, hit, is_of_upstream, seconds, stale_of};
@@ -265,7 +265,7 @@ impl Fetch {
             times,
         };
         let freshened = freshen(stored.status(), &stored.head(), stored.notes(), received, &cache.config.policy);
-        let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
+        let stored_again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
             let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
             let received = Received {
                 request: &self.order.request,
@@ -273,13 +273,8 @@ impl Fetch {
                 response: &freshened.head,
                 ..received
             };
-            store_again(
-                (cache, store),
-                (self.order.target.key, &stored, self.order.born),
-                &request,
-                storable,
-                &received,
-            )
+            let object = again((cache, store), (&stored, self.order.born), &request, storable, &received)?;
+            store.insert(self.order.target.key, object).ok()
         });
         // Where cookies are stored, the head has them.
         let cookies = match cache.config.policy.set_cookie {
@@ -287,7 +282,7 @@ impl Fetch {
             SetCookie::Refuse | SetCookie::Omit => response.head.headers.get_all(SET_COOKIE).iter().cloned().collect(),
         };
         response.discard();
-        match again {
+        match stored_again {
             Some(object) => {
                 self.order.lead.publish(State::Stored(Arc::clone(&object)));
                 if let Some(shared) = self.shared.take() {

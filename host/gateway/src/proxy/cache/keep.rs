@@ -236,18 +236,18 @@ pub(super) fn takes_the_place(status: StatusCode, why: Unstored, of_one: bool) -
         }
 }
 
-/// Stores a response anew whose head has changed. `received` has that head.
-pub(super) fn store_again(
+/// A response anew whose head has changed. `received` has that head.
+pub(super) fn again(
     (cache, store): (&RouteCache, &Store),
-    (key, stored, born): (Key, &Object, Generation),
+    (stored, born): (&Object, Generation),
     request: &RequestHead,
     storable: &Storable,
     received: &Received<'_>,
-) -> Option<Arc<Object>> {
+) -> Option<Object> {
     let query = cache.config.key.query.canonical(request.target.query());
     let place = place(request, query.as_deref(), stored.notes());
     let draft = Draft::new(storable, received, &place, born, &cache.config.policy, store.secret()).ok()?;
-    store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
+    draft.finish(stored.body().clone()).ok()
 }
 
 #[cfg(test)]
