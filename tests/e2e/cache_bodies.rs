@@ -28,6 +28,25 @@ fn slow_readers_of_what_is_stored_leave_the_memory_to_others() {
 }
 
 #[test]
+fn slow_readers_of_what_filters_have_seen_are_charged_for_it() {
+    let body = "0123456789abcdef".repeat(1 << 20);
+    let whole = body.clone();
+    let origin = Origin::serve(move |_| Reply::text(whole.clone()));
+    let tells = json!({"do": "functions", "calls": [["cache.add-tag", "red"]], "to": "x-said"});
+    let rest = "pipeline = [\"tells\"]\n".to_owned() + &probe("tells", json!({"on-response": [tells]}));
+    let memory = "[cache]\nmemory = \"256MiB\"\n";
+    let gateway = gateway(&(route(&origin, "max_object = \"16MiB\"") + &rest + memory));
+    let mut slow = gateway.client();
+    slow.send(ASK);
+    slow.read_head();
+    let charged = || gateway.metric("sluice_buffered_bytes", &[]);
+    eventually("it is charged", || charged() == Some(body.len() as f64));
+    assert!(slow.read_exact(body.len()) == body.as_bytes());
+    drop(slow);
+    eventually("nothing is charged", || charged() == Some(0.0));
+}
+
+#[test]
 fn streams_that_are_compressed_do_not_end_storing() {
     let origin = Origin::serve(|request| match request.target.as_str() {
         "/events" => Reply::script(|conn| {
@@ -93,7 +112,7 @@ fn requests_for_what_was_too_large_do_not_wait_for_each_other() {
             conn.write(format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: close\r\n\r\n{body}"));
         })
     });
-    let gateway = gateway(&route(&origin, "max_object = \"100KiB\", collapse_timeout = \"60s\""));
+    let gateway = gateway(&route(&origin, "max_object = \"100KiB\", collapse_timeout = \"5m\""));
     let mut first = gateway.client();
     first.send(ASK);
     assert_eq!(first.read_response("GET").body.len(), 200 << 10);

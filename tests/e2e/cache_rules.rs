@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use serde_json::json;
 use sluice_harness::origin::Request;
 use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
 
 use crate::cache::{counting, get, route, status};
-use crate::support::{BASE, gateway};
+use crate::support::{BASE, gateway, probe};
 
 /// An upstream whose responses to GET have this head and, as their text, the number of the request and what `says` makes of it. They wait until
 /// they are told to go. Other methods are answered at once.
@@ -273,11 +274,15 @@ fn what_is_no_more_is_not_served_to_the_end_of_its_window() {
         2 => Reply::text("new").with("cache-control", "private"),
         3 if request.header("if-none-match").is_some() => Reply::status(304).with("cache-control", "private"),
         3 => Reply::text("new").with("cache-control", "private"),
+        4 => Reply::script(|conn| {
+            let large = "x".repeat(200 << 10);
+            conn.write(format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nconnection: close\r\n\r\n{large}"));
+        }),
         _ => Reply::status(503),
     });
-    for newer in [1, 2, 3] {
+    for newer in [1, 2, 3, 4] {
         gone.store(0, Ordering::Relaxed);
-        let gateway = gateway(&route(&origin, ""));
+        let gateway = gateway(&route(&origin, "max_object = \"100KiB\""));
         assert_eq!(gateway.get("/").text(), "old");
         gone.store(newer, Ordering::Relaxed);
         assert_eq!(gateway.get("/").text(), "old", "while it is asked for");
@@ -319,4 +324,44 @@ fn a_change_names_another_url_in_any_form() {
     assert_eq!(targets.map(is_stored), [true; 3]);
     gateway.request("POST", "/change", &SHOP, b"x");
     assert_eq!(targets.map(is_stored), [false, false, true]);
+}
+
+/// The lines of a route whose filter tells the cache this.
+fn telling(call: serde_json::Value) -> String {
+    let calls = json!({"do": "functions", "calls": [call], "to": "x-said"});
+    "pipeline = [\"tells\"]\n".to_owned() + &probe("tells", json!({"on-response": [calls]}))
+}
+
+#[test]
+fn who_waits_gets_nothing_that_a_filter_keeps_back() {
+    for (call, texts) in [(json!(["cache.no-store"]), ["1", "2"]), (json!(["cache.add-tag", "red"]), ["1", "1"])] {
+        let (origin, go) = held("cache-control: max-age=60", |_| String::new());
+        let gateway = gateway(&(route(&origin, "collapse_timeout = \"5m\"") + &telling(call)));
+        let mut first = asking(&gateway, "");
+        eventually("it is at the upstream", || origin.count() == 1);
+        let mut second = asking(&gateway, "");
+        for _ in 0..2 {
+            go.send(()).expect("the origin waits");
+        }
+        assert_eq!([first.read_response("GET").text(), second.read_response("GET").text()], texts);
+    }
+}
+
+#[test]
+fn what_filters_have_seen_displaces_as_well() {
+    let says = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&says);
+    let origin = Origin::serve(move |_| match now.load(Ordering::Relaxed) {
+        0 => Reply::text("old").with("cache-control", "max-age=0, stale-if-error=600"),
+        1 => Reply::status(404),
+        _ => Reply::status(503),
+    });
+    let gateway = gateway(&(route(&origin, "") + &telling(json!(["cache.add-tag", "red"]))));
+    gateway.get("/");
+    says.store(2, Ordering::Relaxed);
+    eventually("it is stored", || gateway.get("/").text() == "old");
+    says.store(1, Ordering::Relaxed);
+    assert_eq!(gateway.get("/").status, 404);
+    says.store(2, Ordering::Relaxed);
+    eventually("it hides no error", || gateway.get("/").status == 503);
 }

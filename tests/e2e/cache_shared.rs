@@ -104,6 +104,24 @@ fn a_response_of_one_gateway_serves_the_other() {
 }
 
 #[test]
+fn what_a_head_takes_away_does_not_come_back_from_the_tier() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    for (status, head) in [("private", "\"one\""), ("max-age=60", "\"two\"")] {
+        let origin = Origin::serve(move |request| match &*request.method {
+            "HEAD" => Reply::text("x").with("etag", head).with("cache-control", status),
+            _ => Reply::text("x").with("etag", "\"one\"").with("cache-control", "max-age=60"),
+        });
+        let gateway = sharing(&redis, &origin, "request_directives = true");
+        both_live(&[&gateway]);
+        get_as(&gateway, "/a", &[]);
+        eventually("it is in the tier", || keys(&redis, "sluice:cache:*") == 1);
+        let anew = [("host", "shop.example"), ("cache-control", "no-cache")];
+        gateway.request("HEAD", "/a", &anew, b"");
+        eventually("the tier has it no more", || keys(&redis, "sluice:cache:*") == 0);
+    }
+}
+
+#[test]
 fn a_response_to_a_caller_is_not_taken_out_of_the_tier() {
     let Some(redis) = Redis::start(&[]) else { return };
     let origin = counting("max-age=60");

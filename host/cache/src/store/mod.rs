@@ -135,6 +135,15 @@ impl Store {
     /// Stores a response. Of two for the same requests, the newer one stays. One that a purge has reached while it came does not take the place of
     /// one that was asked for afterwards.
     pub fn insert(&self, key: Key, object: Object) -> Result<Arc<Object>, TooLarge> {
+        self.put(key, object, None)
+    }
+
+    /// Stores a response in the place of this one, unless that has gone meanwhile, or another one has taken its place.
+    pub fn replace(&self, key: Key, old: &Arc<Object>, object: Object) -> Result<Arc<Object>, TooLarge> {
+        self.put(key, object, Some(old))
+    }
+
+    fn put(&self, key: Key, object: Object, old: Option<&Arc<Object>>) -> Result<Arc<Object>, TooLarge> {
         let object = Arc::new(object);
         let bounds = Bounds {
             variants: self.variants.load(Ordering::Relaxed).max(1),
@@ -145,6 +154,10 @@ impl Store {
         }
         let _writer = self.writer(&key).lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.objects.peek(&key);
+        let is_there = |old| before.as_ref().is_some_and(|now| now.objects().iter().any(|now| Arc::ptr_eq(now, old)));
+        if old.is_some_and(|old| !is_there(old)) {
+            return Ok(object);
+        }
         let is_older = |other: &Arc<Object>| {
             other.variant().is_same(object.variant()) && object.born() < other.born() && other.is_there(&self.purges)
         };

@@ -261,6 +261,18 @@ fn a_purge_reaches_a_response_that_was_under_way() {
 }
 
 #[test]
+fn what_was_stored_meanwhile_is_not_replaced() {
+    let store = store(1 << 20);
+    let object = |content: &[u8]| object_of(&store, "/", &[], &[], content, store.generation());
+    let old = store.insert(key(&store, "/"), object(b"old")).unwrap();
+    let again = store.replace(key(&store, "/"), &old, object(b"again")).unwrap();
+    assert_eq!(content(&store, "/", &[]).unwrap(), b"again");
+    put(&store, "/", &[], &[], b"newer");
+    store.replace(key(&store, "/"), &again, object(b"late")).unwrap();
+    assert_eq!(content(&store, "/", &[]).unwrap(), b"newer");
+}
+
+#[test]
 fn what_a_purge_has_reached_takes_nothing_newer_away() {
     for strength in [Strength::Soft, Strength::Hard] {
         let store = store(1 << 20);

@@ -69,7 +69,9 @@ impl Keeper {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| Failure::new(Kind::RateLimited, "all authorities have asked for a pause")))
+        let last = last.unwrap_or_else(|| Failure::new(Kind::RateLimited, "all authorities have asked for a pause"));
+        // The pause is that authority's, and known. The others may be asked before.
+        Err(Failure { wait: None, ..last })
     }
 
     async fn order_from(&mut self, index: usize) -> Result<(), Failure> {
@@ -117,6 +119,8 @@ impl Keeper {
         let expires = self.place.validity().map(|validity| validity.not_after);
         let expires = expires.and_then(|at| jiff::Timestamp::from_second(at).ok()).map(|at| at.to_string());
         tracing::info!(certificate = self.place.name(), acme = %authority.name, names = ?self.plan.names, expires, "a certificate was ordered");
+        // Where the lock ends meanwhile, it is saved later.
+        self.unsaved = Some(0);
         self.save().await;
         Ok(())
     }

@@ -10,7 +10,7 @@ use sluice_cache::storable::Received;
 use sluice_cache::store::{Generation, Object, Store};
 use sluice_cache::validate::{HeadUpdate, freshen, head_update};
 
-use super::keep::{store_again, takes_the_place};
+use super::keep::{again, takes_the_place};
 use super::{Caller, Missing, forwarded, is_of_upstream, stale};
 use crate::cache::{CacheResult, RouteCache, Unstored};
 use crate::proxy::RouteHandler;
@@ -89,18 +89,32 @@ impl RouteHandler<'_> {
                             response: &freshened.head,
                             ..received
                         };
-                        store_again((cache, store), (key, stored, born), request, storable, &received);
+                        if let Some(object) = again((cache, store), (stored, born), request, storable, &received) {
+                            // A GET may have brought something newer meanwhile.
+                            let _ = store.replace(key, stored, object);
+                        }
                     }
                     Err(refusal) => {
                         let of_one = caller.may_be_alone(&request.headers);
                         if takes_the_place(stored.status(), Unstored::Refused(*refusal), of_one) {
                             store.remove_object(&key, stored);
+                            self.displace_shared(context, cache, stored);
                         }
                     }
                 }
             }
-            HeadUpdate::Outdated => stored.mark_stale(times.response),
+            HeadUpdate::Outdated => {
+                stored.mark_stale(times.response);
+                self.displace_shared(context, cache, stored);
+            }
             HeadUpdate::Nothing => {}
+        }
+    }
+
+    /// The tier must not bring back what a HEAD has taken away.
+    fn displace_shared(&self, context: &mut RequestContext, cache: &RouteCache, stored: &Object) {
+        if let Some(shared) = self.shared(context, cache) {
+            shared.displace(stored, &context.exchange().request.headers);
         }
     }
 }

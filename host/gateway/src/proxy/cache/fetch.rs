@@ -12,13 +12,13 @@ use sluice_cache::freshness::{Failure, Times};
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
 use sluice_cache::storable::{Received, Refusal};
-use sluice_cache::store::{Generation, Object, Store};
+use sluice_cache::store::{Draft, Generation, Object, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
 use tokio::sync::oneshot;
 
-use super::fill::{Filling, fill_up};
+use super::fill::{Fill, Filling, fill_up};
 use super::flight::{Failed, Lead, Live, State, Target};
-use super::keep::{Came, store_again};
+use super::keep::{Came, again};
 use super::notes::{Told, stored_notes};
 use super::shared::Shared;
 use super::{Caller, Stale, hit, is_of_upstream, seconds, stale_of};
@@ -265,7 +265,7 @@ impl Fetch {
             times,
         };
         let freshened = freshen(stored.status(), &stored.head(), stored.notes(), received, &cache.config.policy);
-        let again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
+        let stored_again = freshened.storable.as_ref().ok().filter(|_| may_store).and_then(|storable| {
             let request = RequestHead { headers: self.order.request.clone(), ..request.clone() };
             let received = Received {
                 request: &self.order.request,
@@ -273,13 +273,8 @@ impl Fetch {
                 response: &freshened.head,
                 ..received
             };
-            store_again(
-                (cache, store),
-                (self.order.target.key, &stored, self.order.born),
-                &request,
-                storable,
-                &received,
-            )
+            let object = again((cache, store), (&stored, self.order.born), &request, storable, &received)?;
+            store.insert(self.order.target.key, object).ok()
         });
         // Where cookies are stored, the head has them.
         let cookies = match cache.config.policy.set_cookie {
@@ -287,7 +282,7 @@ impl Fetch {
             SetCookie::Refuse | SetCookie::Omit => response.head.headers.get_all(SET_COOKIE).iter().cloned().collect(),
         };
         response.discard();
-        match again {
+        match stored_again {
             Some(object) => {
                 self.order.lead.publish(State::Stored(Arc::clone(&object)));
                 if let Some(shared) = self.shared.take() {
@@ -296,8 +291,9 @@ impl Fetch {
                 Answered::Validated { object, cookies }
             }
             None => {
-                if let Err(refusal) = &freshened.storable {
-                    self.displace(store, stored.status(), Unstored::Refused(*refusal));
+                let why = freshened.storable.as_ref().err().map(|refusal| Unstored::Refused(*refusal));
+                if let Some(why) = why.or(may_store.then_some(Unstored::HeadTooLarge)) {
+                    self.displace(store, stored.status(), why);
                 }
                 self.order.lead.publish(State::Alone);
                 let body = hit::whole(&stored);
@@ -345,18 +341,13 @@ impl Fetch {
             // A part of a second is no age.
             stored.lifetime().saturating_sub(Duration::from_secs(stored.age(times.response).as_secs()))
         });
-        self.order.lead.publish(match &draft {
-            Some((draft, head)) => State::Streaming(Arc::new(Live {
-                status,
-                head: head.clone(),
-                stored: draft.stored().clone(),
-                variant: draft.variant().clone(),
-                fill: Arc::clone(filling.fill()),
-                born: self.order.born,
-                tags: told.is_none().then(|| draft.tags().clone()),
-            })),
-            None => State::Alone,
-        });
+        let fill = Arc::clone(filling.fill());
+        match &draft {
+            // A filter may still say that it is for nobody else.
+            Some(_) if told.is_some() => {}
+            Some(drafted) => self.stream(status, drafted, &fill),
+            None => self.order.lead.publish(State::Alone),
+        }
         let attempts = std::mem::take(&mut self.context.attempts);
         let answer = Ok(Answered::Upstream { response: Box::new(response), ttl });
         // What the fetch holds of limits, it holds until its end.
@@ -375,18 +366,41 @@ impl Fetch {
                     whole = Some((body, charge.take()));
                     Ok(())
                 };
-                match (fill_up(body, filling, builder, budget, keep, too_large).await, whole, told.zip(head)) {
-                    (Ok(()), Some(whole), Some((told, head))) => {
-                        let came = Came { status, head: &head, times, has_session };
-                        self.keep_as_told((cache, store), came, whole, told).await
+                let came = head.as_ref().map(|head| Came { status, head, times, has_session });
+                let filled = fill_up(body, filling, builder, budget, keep, too_large);
+                let (filled, draft) = match told.zip(came) {
+                    Some((told, came)) => self.as_told((cache, store), came, (filled, &fill), told).await,
+                    None => (filled.await, Err(Unstored::Untold)),
+                };
+                match (filled, whole) {
+                    (Ok(()), Some((body, charge))) => {
+                        let outcome = draft.and_then(|draft| self.keep(store, draft, body));
+                        if outcome.is_err() {
+                            fill.charge(charge);
+                        }
+                        outcome
                     }
-                    (Ok(()), _, _) => Err(Unstored::Untold),
-                    (Err(why), _, _) => Err(why),
+                    (Ok(()), None) => Err(Unstored::Untold),
+                    (Err(why), _) => Err(why),
                 }
             }
         };
         if let Err(why) = outcome {
             cache.shared.note_unstored(self.order.target.key, why);
+            self.displace(store, status, why);
         }
+    }
+
+    /// The response is for all who wait for it.
+    pub(super) fn stream(&self, status: StatusCode, (draft, head): &(Draft, HeaderMap), fill: &Arc<Fill>) {
+        self.order.lead.publish(State::Streaming(Arc::new(Live {
+            status,
+            head: head.clone(),
+            stored: draft.stored().clone(),
+            variant: draft.variant().clone(),
+            fill: Arc::clone(fill),
+            born: self.order.born,
+            tags: draft.tags().clone(),
+        })));
     }
 }

@@ -100,6 +100,8 @@ struct Seat {
     at: u64,
     /// The bytes that it has read.
     read: u64,
+    /// Where it was when somebody had waited too long for the slowest.
+    seen: u64,
     waker: Option<Waker>,
 }
 
@@ -167,7 +169,7 @@ impl Fill {
         }
         let number = state.next_reader;
         state.next_reader += 1;
-        state.readers.insert(number, Seat { at: 0, read: 0, waker: None });
+        state.readers.insert(number, Seat { at: 0, read: 0, seen: 0, waker: None });
         Some(Reader { fill: Arc::clone(self), number, left: self.announced, ended: false })
     }
 
@@ -175,6 +177,18 @@ impl Fill {
     pub(super) fn reader_within(self: &Arc<Self>, patience: Duration) -> Option<Reader> {
         let has_stalled = |state: &Progress| state.end.is_none() && state.moved.elapsed() >= patience;
         if has_stalled(&self.lock()) { None } else { self.reader() }
+    }
+
+    /// What came whole is not stored: its memory is charged until its readers are through. How long that is, is their choice.
+    pub(super) fn charge(&self, charge: Option<Reservation>) {
+        let mut state = self.lock();
+        if let Some(mut charge) = charge.filter(|_| !state.readers.is_empty()) {
+            let whole = state.whole.as_ref().map_or(0, store::Body::len);
+            // It gives back, which never fails.
+            let _ = charge.resize(usize::try_from(whole).unwrap_or(usize::MAX));
+            charge.leave_share();
+            state.charge = Some(charge);
+        }
     }
 
     pub(super) fn has_readers(&self) -> bool {
@@ -234,13 +248,15 @@ impl Filling {
         .await
     }
 
-    /// Leaves the slowest of several readers behind: it holds the others back.
+    /// Leaves the slowest of several readers behind that has read nothing since the last look: it holds the others back.
     pub(super) fn leave_slowest(&self) {
         let mut state = self.0.lock();
         if state.readers.len() < 2 {
             return;
         }
-        let slowest = state.readers.iter().min_by_key(|(_, seat)| seat.at).map(|(number, _)| *number);
+        let slowest = state.readers.iter().min_by_key(|(_, seat)| seat.at);
+        let slowest = slowest.filter(|(_, seat)| seat.at == seat.seen).map(|(number, _)| *number);
+        state.readers.values_mut().for_each(|seat| seat.seen = seat.at);
         if let Some(seat) = slowest.and_then(|slowest| state.readers.remove(&slowest))
             && let Some(waker) = seat.waker
         {

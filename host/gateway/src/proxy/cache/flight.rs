@@ -60,8 +60,8 @@ pub(super) struct Live {
     pub fill: Arc<Fill>,
     /// Of the store, before the request was sent.
     pub born: Generation,
-    /// What purges can reach it by; none where filters may still add to that.
-    pub tags: Option<Tags>,
+    /// What purges can reach it by.
+    pub tags: Tags,
 }
 
 /// A fetch without a good response.

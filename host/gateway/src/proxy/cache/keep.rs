@@ -15,14 +15,13 @@ use sluice_cache::store::{self, BodyBuilder, Draft, Generation, Object, Place, S
 use tokio::sync::oneshot;
 
 use super::fetch::Fetch;
-use super::fill::UNATTENDED;
+use super::fill::{Fill, UNATTENDED};
 use super::flight::State;
 use super::notes::{Told, stored_notes};
 use super::shared::Found;
 use crate::cache::{RouteCache, Unstored, place_host};
 use crate::deadline;
 use crate::exchange::RequestHead;
-use crate::http::body::Reservation;
 use crate::proxy::RouteHandler;
 use crate::upstream::AttemptLog;
 
@@ -78,30 +77,46 @@ impl Fetch {
     pub(super) fn keep(&mut self, store: &Store, draft: Draft, body: store::Body) -> Result<(), Unstored> {
         let object = draft.finish(body).map_err(|_| Unstored::BrokenOff)?;
         let object = store.insert(self.order.target.key, object).map_err(|_| Unstored::TooLarge)?;
-        if let Some(shared) = self.shared.take() {
+        // What a purge has reached meanwhile may be older than what the tier has.
+        if let Some(shared) = self.shared.take().filter(|_| !store.is_purged(&object)) {
             shared.keep(&object, &self.order.request);
         }
         self.order.lead.publish(State::Stored(object));
         Ok(())
     }
 
-    /// Stores a response with what the filters say of it, once they have seen it.
-    pub(super) async fn keep_as_told(
+    /// Lets a response come, and what is to be stored of it by what the filters say. Those who wait for it get it once that is known: it may be
+    /// for nobody else.
+    pub(super) async fn as_told(
         &mut self,
         (cache, store): (&RouteCache, &Store),
         came: Came<'_>,
-        (body, mut charge): (store::Body, Option<Reservation>),
-        told: oneshot::Receiver<Told>,
-    ) -> Result<(), Unstored> {
-        if let Some(charge) = &mut charge {
-            let length = usize::try_from(body.len()).map_err(|_| Unstored::TooLarge)?;
-            charge.resize(length).map_err(|_| Unstored::Memory)?;
+        (filled, fill): (impl Future<Output = Result<(), Unstored>>, &Arc<Fill>),
+        mut told: oneshot::Receiver<Told>,
+    ) -> (Result<(), Unstored>, Result<Draft, Unstored>) {
+        let mut filled = std::pin::pin!(filled);
+        let (outcome, told) = tokio::select! {
+            biased;
+            told = &mut told => (None, told.ok()),
+            outcome = &mut filled => (Some(outcome), deadline::timeout(UNATTENDED, told).await.ok().and_then(Result::ok)),
+        };
+        let draft = match told.flatten() {
+            Some(told) => {
+                self.order.no_store |= told.no_store;
+                self.order.notes = stored_notes(&told);
+                self.draft((cache, store), came)
+            }
+            None => Err(Unstored::Untold),
+        };
+        match &draft {
+            Ok(drafted) => self.stream(came.status, drafted, fill),
+            Err(_) => self.order.lead.publish(State::Alone),
         }
-        let Ok(Ok(Some(told))) = deadline::timeout(UNATTENDED, told).await else { return Err(Unstored::Untold) };
-        self.order.no_store |= told.no_store;
-        self.order.notes = stored_notes(&told);
-        let (draft, _) = self.draft((cache, store), came)?;
-        self.keep(store, draft, body)
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => filled.await,
+        };
+        (outcome, draft.map(|(draft, _)| draft))
     }
 
     /// Takes the stored response away that one has taken the place of which is not stored itself: it would be sent as a stale one, and hide
@@ -221,18 +236,18 @@ pub(super) fn takes_the_place(status: StatusCode, why: Unstored, of_one: bool) -
         }
 }
 
-/// Stores a response anew whose head has changed. `received` has that head.
-pub(super) fn store_again(
+/// A response anew whose head has changed. `received` has that head.
+pub(super) fn again(
     (cache, store): (&RouteCache, &Store),
-    (key, stored, born): (Key, &Object, Generation),
+    (stored, born): (&Object, Generation),
     request: &RequestHead,
     storable: &Storable,
     received: &Received<'_>,
-) -> Option<Arc<Object>> {
+) -> Option<Object> {
     let query = cache.config.key.query.canonical(request.target.query());
     let place = place(request, query.as_deref(), stored.notes());
     let draft = Draft::new(storable, received, &place, born, &cache.config.policy, store.secret()).ok()?;
-    store.insert(key, draft.finish(stored.body().clone()).ok()?).ok()
+    draft.finish(stored.body().clone()).ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::header::{AGE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
 use sluice_cache::cache_status::{CacheStatus, Forward, Handling};
 use sluice_cache::freshness::{Candidate, Decision, reuse};
-use sluice_cache::store::{Found, Generation, Object, Store};
+use sluice_cache::store::{Found, Object, Store};
 use sluice_cache::vary::Variant;
 use tokio::sync::watch;
 
@@ -62,7 +62,7 @@ impl RouteHandler<'_> {
                             deadline.map_or(Ok(()), ClientDeadline::check)?;
                             waits = MOST_WAITS;
                         }
-                        Waited::For(state) => match self.follow(context, (cache, store), &missing, state, born) {
+                        Waited::For(state) => match self.follow(context, (cache, store), &missing, state) {
                             Followed::Answered(outcome) => return outcome,
                             Followed::Purged => {}
                             Followed::OfOthers(variant) if target.variant != Some(variant) => {
@@ -131,15 +131,13 @@ impl RouteHandler<'_> {
         self.serve(context, cache, object, Some(age), (CacheResult::Collapsed, collapsed(missing.why, ttl)))
     }
 
-    /// Answers a request by the fetch of another one, unless that is of no use to it. `came` is the generation of the store when it began
-    /// to wait.
+    /// Answers a request by the fetch of another one, unless that is of no use to it.
     fn follow(
         &self,
         context: &mut RequestContext,
         (cache, store): (&RouteCache, &Store),
         missing: &Missing,
         state: State,
-        came: Generation,
     ) -> Followed {
         let request = &context.exchange().request.headers;
         let normalise = cache.config.policy.normalise;
@@ -152,7 +150,7 @@ impl RouteHandler<'_> {
         match state {
             State::Waiting | State::Alone => Followed::Useless,
             State::Streaming(live) => {
-                if is_purged(&live, came, store) {
+                if is_purged(&live, store) {
                     return Followed::Purged;
                 }
                 if let Some(variant) = select(&live.variant) {

@@ -258,7 +258,7 @@ impl RouteHandler<'_> {
         (cache, store): (&RouteCache, &Store),
     ) -> Role {
         Flights::join(&self.worker.flights, target, born, seconds(), |since, state| match state {
-            State::Streaming(live) => is_purged(live, born, store),
+            State::Streaming(live) => is_purged(live, store),
             State::Stored(object) => store.is_purged(object),
             State::Waiting | State::Failed(_) | State::Alone => {
                 let place = place(&exchange.request);
@@ -270,12 +270,9 @@ impl RouteHandler<'_> {
     }
 }
 
-/// Whether a purge has reached a response on its way, for a request that came when the store was in this generation.
-fn is_purged(live: &Live, came: Generation, store: &Store) -> bool {
-    match &live.tags {
-        Some(tags) => store.is_purged_since(live.born, tags),
-        None => live.born != came,
-    }
+/// Whether a purge has reached a response on its way.
+fn is_purged(live: &Live, store: &Store) -> bool {
+    store.is_purged_since(live.born, &live.tags)
 }
 
 /// Where a request goes, for purges.

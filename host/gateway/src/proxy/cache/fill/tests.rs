@@ -60,6 +60,24 @@ async fn what_is_not_stored_is_held_back_by_its_slowest_reader() {
     assert_eq!(filling.room().await, Room::Nobody);
 }
 
+#[tokio::test(flavor = "local")]
+async fn who_reads_is_not_left_behind() {
+    let filling = Filling::begin(None);
+    let (mut slow, quick) = (filling.fill().reader().unwrap(), filling.fill().reader().unwrap());
+    filling.slide(None);
+    for _ in 0..4 {
+        filling.push(Bytes::from(vec![7; WINDOW]));
+    }
+    slow.frame().await.unwrap().unwrap();
+    filling.leave_slowest();
+    slow.frame().await.unwrap().expect("it has read meanwhile");
+    filling.leave_slowest();
+    filling.leave_slowest();
+    assert!(matches!(slow.frame().await.unwrap(), Err(BodyError::UpstreamAborted(_))), "it has not");
+    filling.end(None, None);
+    assert_eq!(all(quick).await.unwrap().len(), 4 * WINDOW);
+}
+
 fn builder(most: u64) -> BodyBuilder {
     BodyBuilder::new(None, most).unwrap()
 }
