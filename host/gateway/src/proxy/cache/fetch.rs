@@ -354,11 +354,11 @@ impl Fetch {
         let _ = reply.send(Fetched { answer, attempts, admission: None });
         let budget = &handler.worker.budget;
         let target = self.order.target;
-        let too_large = || handler.worker.flights.note_alone(&target, seconds());
+        let alone = || handler.worker.flights.note_alone(&target, seconds());
         let outcome = match (draft, told) {
             (Some((draft, _)), None) => {
                 let keep = |body, _: &mut Option<Reservation>| self.keep(store, draft, body);
-                fill_up(body, filling, builder, budget, keep, too_large).await
+                fill_up(body, filling, builder, budget, keep, alone).await
             }
             (_, told) => {
                 let mut whole = None;
@@ -367,9 +367,9 @@ impl Fetch {
                     Ok(())
                 };
                 let came = head.as_ref().map(|head| Came { status, head, times, has_session });
-                let filled = fill_up(body, filling, builder, budget, keep, too_large);
+                let filled = fill_up(body, filling, builder, budget, keep, alone);
                 let (filled, draft) = match told.zip(came) {
-                    Some((told, came)) => self.as_told((cache, store), came, (filled, &fill), told).await,
+                    Some((told, came)) => self.as_told((cache, store), came, (filled, &fill), told, alone).await,
                     None => (filled.await, Err(Unstored::Untold)),
                 };
                 match (filled, whole) {

@@ -7,7 +7,6 @@ use http::header::{HeaderMap, SET_COOKIE};
 use http::{Method, StatusCode};
 use sluice_cache::directives::{RequestDirectives, ResponseDirectives};
 use sluice_cache::freshness::{Decision, Times, reuse};
-use sluice_cache::key::Key;
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
 use sluice_cache::storable::{Received, Refusal, Storable, announced_length, storable_as};
@@ -16,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::fetch::Fetch;
 use super::fill::{Fill, UNATTENDED};
-use super::flight::State;
+use super::flight::{Lead, State};
 use super::notes::{Told, stored_notes};
 use super::shared::Found;
 use crate::cache::{RouteCache, Unstored, place_host};
@@ -86,13 +85,14 @@ impl Fetch {
     }
 
     /// Lets a response come, and what is to be stored of it by what the filters say. Those who wait for it get it once that is known: it may be
-    /// for nobody else.
+    /// for nobody else (`alone`).
     pub(super) async fn as_told(
         &mut self,
         (cache, store): (&RouteCache, &Store),
         came: Came<'_>,
         (filled, fill): (impl Future<Output = Result<(), Unstored>>, &Arc<Fill>),
         mut told: oneshot::Receiver<Told>,
+        alone: impl Fn(),
     ) -> (Result<(), Unstored>, Result<Draft, Unstored>) {
         let mut filled = std::pin::pin!(filled);
         let (outcome, told) = tokio::select! {
@@ -104,14 +104,22 @@ impl Fetch {
             Some(told) => {
                 self.order.no_store |= told.no_store;
                 self.order.notes = stored_notes(&told);
-                self.draft((cache, store), came)
+                let draft = self.draft((cache, store), came);
+                match &draft {
+                    Ok(drafted) => self.stream(came.status, drafted, fill),
+                    Err(_) => {
+                        alone();
+                        self.order.lead.publish(State::Alone);
+                    }
+                }
+                draft
             }
-            None => Err(Unstored::Untold),
+            None => {
+                // Its client has left. Of those who wait, one fetches anew.
+                self.order.lead = Lead::apart();
+                Err(Unstored::Untold)
+            }
         };
-        match &draft {
-            Ok(drafted) => self.stream(came.status, drafted, fill),
-            Err(_) => self.order.lead.publish(State::Alone),
-        }
         let outcome = match outcome {
             Some(outcome) => outcome,
             None => filled.await,
