@@ -53,6 +53,12 @@ fn a_response_is_stored_and_answers_until_it_is_stale() {
     assert_eq!((&logged["answered_by"], logged.get("endpoint")), (&"upstream".into(), None));
     assert_eq!(gateway.metric("sluice_cache_requests_total", &[("route", "shop"), ("result", "hit")]), Some(2.0));
     assert_eq!(gateway.metric("sluice_cache_requests_total", &[("route", "shop"), ("result", "miss")]), Some(2.0));
+    // One byte each, and none to the HEAD.
+    for (result, bytes) in [("hit", 1.0), ("miss", 2.0)] {
+        eventually("their bytes are counted", || {
+            gateway.metric("sluice_cache_sent_bytes_total", &[("route", "shop"), ("result", result)]) == Some(bytes)
+        });
+    }
     assert_eq!(gateway.metric("sluice_cache_objects", &[]), Some(2.0));
     assert!(gateway.metric("sluice_cache_bytes", &[]).is_some_and(|bytes| bytes > 0.0));
     assert_eq!(gateway.metric("sluice_cache_evictions_total", &[]), Some(0.0));
@@ -374,6 +380,29 @@ fn a_client_that_leaves_ends_nobodys_fetch() {
     held.go.send(()).unwrap();
     assert_eq!(stays.read_response("GET").text(), "hello");
     assert_eq!(held.origin.count(), 1);
+}
+
+#[test]
+fn clients_that_leave_do_not_pile_up_fetches() {
+    let held = held("cache-control: max-age=60");
+    let limits = "limits = { max_requests = 1000 }\n[routes.shop]";
+    let gateway = gateway(&route(&held.origin, "").replacen("[routes.shop]", limits, 1));
+    let count = 140;
+    let mut clients: Vec<Client> = (0..count).map(|_| gateway.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{number} HTTP/1.1\r\nhost: shop.example\r\n\r\n"));
+    }
+    eventually("all are at the upstream", || held.origin.count() == count);
+    let active = || gateway.metric("sluice_limit_active_requests", &[("scope", "upstream"), ("name", "shop")]);
+    eventually("all are under way", || active() == Some(140.0));
+    drop(clients);
+    eventually("the fetches above the bound have ended", || active() == Some(128.0));
+    for _ in 0..count {
+        held.go.send(()).unwrap();
+    }
+    // The others have gone on, and their places are free again.
+    eventually("they are stored", || gateway.metric("sluice_cache_objects", &[]) == Some(128.0));
+    assert_eq!(active(), Some(0.0));
 }
 
 #[test]

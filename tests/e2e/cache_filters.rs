@@ -1,5 +1,7 @@
 //! What filters see of the cache and tell it: its status, parts of the key, tags and freshness.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use sluice_harness::{Client, Gateway, Origin, Reply, eventually};
 
@@ -161,6 +163,36 @@ fn a_validation_keeps_what_filters_have_said() {
     assert!(status(&gateway.get("/")).starts_with("sluice;hit"));
     purge(&gateway, "red");
     assert!(status(&gateway.get("/")).starts_with("sluice;fwd=uri-miss"));
+}
+
+#[test]
+fn what_comes_in_the_background_is_not_stored_without_what_filters_say() {
+    let windows = "max-age=0, stale-while-revalidate=600";
+    let count = AtomicUsize::new(0);
+    // Each response is another one, with a validator.
+    let origin = Origin::serve(move |_| {
+        let number = (count.fetch_add(1, Ordering::Relaxed) + 1).to_string();
+        Reply::text(number.clone()).with("cache-control", windows).with("etag", &format!("\"{number}\""))
+    });
+    let gateway = filtering(&origin, "", json!({"on-response": [functions(json!([["cache.add-tag", "red"]]))]}));
+    assert_eq!(gateway.get("/").text(), "1");
+    let stale = || status(&gateway.get("/")).contains("stale-while-revalidate");
+    eventually("it is stored", stale);
+    eventually("it makes way for a response that the hooks see", || {
+        status(&gateway.get("/")).starts_with("sluice;fwd=uri-miss")
+    });
+    // Without a validator, nothing is asked in the background.
+    let origin = counting(windows);
+    let gateway = filtering(&origin, "", json!({"on-response": [functions(json!([["cache.no-store"]]))]}));
+    for number in ["1", "2", "3"] {
+        assert_eq!(gateway.get("/").text(), number);
+    }
+    let origin = counting(windows);
+    let gateway = filtering(&origin, "", json!({"on-response": [functions(json!([["cache.add-tag", "red"]]))]}));
+    assert_eq!(gateway.get("/").text(), "1");
+    eventually("it is stored", || gateway.metric("sluice_cache_objects", &[]) == Some(1.0));
+    let second = gateway.get("/");
+    assert_eq!((&*second.text(), status(&second).starts_with("sluice;fwd=stale")), ("2", true), "{}", status(&second));
 }
 
 #[test]

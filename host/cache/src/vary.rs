@@ -110,7 +110,7 @@ fn others(names: &[HeaderName], request: &HeaderMap, form: Form, secret: &Secret
 
 fn write(name: &HeaderName, request: &HeaderMap, form: Form, digest: &mut Digest) {
     if form.codings && *name == header::ACCEPT_ENCODING && request.contains_key(name) {
-        digest.part(&[Codings::of(request).0]);
+        digest.part(&Codings::of(request).0.to_be_bytes());
     } else if form.languages && *name == header::ACCEPT_LANGUAGE && request.contains_key(name) {
         write_languages(request, digest);
     } else {
@@ -143,35 +143,38 @@ fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// What `Accept-Encoding` accepts, of what matters: RFC 9110 §12.5.3. Which of several codings a client likes best does not.
-struct Codings(u8);
+struct Codings(u16);
 
 impl Codings {
-    const OTHERS: u8 = 16;
-    const NO_OTHERS: u8 = 32;
-    const NO_IDENTITY: u8 = 64;
+    const OTHERS: u16 = 16;
+    const NO_OTHERS: u16 = 32;
+    const NO_IDENTITY: u16 = 64;
 
-    fn bit(coding: &[u8]) -> u8 {
-        const KNOWN: [(&[u8], u8); 6] =
+    fn bit(coding: &[u8]) -> u16 {
+        const KNOWN: [(&[u8], u16); 6] =
             [(b"gzip", 1), (b"x-gzip", 1), (b"br", 2), (b"zstd", 4), (b"deflate", 8), (b"identity", 128)];
         KNOWN.iter().find(|(name, _)| coding.eq_ignore_ascii_case(name)).map_or(0, |(_, bit)| *bit)
     }
 
     fn of(request: &HeaderMap) -> Codings {
-        let mut accepted = 0;
+        let (mut accepted, mut refused) = (0, 0);
         for line in request.get_all(header::ACCEPT_ENCODING) {
             for (coding, weight) in tokens(line.as_bytes()).map(weighted) {
                 accepted |= match (coding, weight) {
                     (b"*", 0) => Self::NO_OTHERS,
                     (b"*", _) => Self::OTHERS,
                     (coding, 0) if coding.eq_ignore_ascii_case(b"identity") => Self::NO_IDENTITY,
-                    // It matters only beside `*`, and nobody guesses a coding from that.
-                    (_, 0) => 0,
+                    (coding, 0) => {
+                        refused |= Self::bit(coding);
+                        0
+                    }
                     // Identity is accepted anyhow.
                     (coding, _) => Self::bit(coding) & !128,
                 };
             }
         }
-        Codings(accepted)
+        // A refusal matters only beside `*`, which accepts the coding otherwise.
+        Codings(if accepted & Self::OTHERS == 0 { accepted } else { accepted | refused << 8 })
     }
 }
 

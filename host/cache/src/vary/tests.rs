@@ -65,6 +65,10 @@ fn accept_encoding_is_a_set_of_codings() {
         ("gzip, identity;q=0", "gzip", false),
         ("gzip, *;q=0", "gzip", false),
         ("*", "gzip", false),
+        ("gzip;q=0, *", "*", false),
+        ("x-gzip;q=0, *", "*;q=0.5, gzip;q=0", true),
+        ("br, gzip;q=0, *", "br, *", false),
+        ("br;q=0, *", "gzip;q=0, *", false),
     ];
     for (first, second, same) in table {
         assert_eq!(pair(first, second, ALL, &[]), same, "{first} {second}");

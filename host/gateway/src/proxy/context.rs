@@ -443,6 +443,9 @@ impl Drop for RequestContext {
                 metrics.response_reason(&reason.filter, &reason.text);
             }
         }
+        if let Some(result) = self.cache {
+            metrics.cache_sent(route, result.name(), self.bytes_out);
+        }
         if let Some(Compressed { coding, input }) = &self.compressed {
             metrics.compressed(route, coding.name(), input.get(), self.bytes_out);
         }

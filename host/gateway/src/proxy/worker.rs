@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::cache::Flights;
+use super::cache::{Detached, Flights};
 use super::compress::Busyness;
 use crate::filter::CompleteQueue;
 use crate::http::buffer::MemoryBudget;
@@ -29,6 +29,7 @@ pub struct Worker {
     pub(super) complete: Rc<CompleteQueue>,
     /// The fetches for the cache of all workers.
     pub(super) flights: Arc<Flights>,
+    pub(super) detached: Rc<Detached>,
     pub(super) busyness: Busyness,
     view: RefCell<View>,
 }
@@ -59,8 +60,19 @@ impl Worker {
         let view = RefCell::new(View { running: Cache::new(running), local, earlier: Vec::new() });
         let overload = overload.worker();
         let busyness = Busyness::of_this_thread();
-        let worker =
-            Rc::new(Worker { metrics, access_log, no_route, budget, overload, complete, flights, busyness, view });
+        let detached = Rc::default();
+        let worker = Rc::new(Worker {
+            metrics,
+            access_log,
+            no_route,
+            budget,
+            overload,
+            complete,
+            flights,
+            detached,
+            busyness,
+            view,
+        });
         let calls: Weak<Worker> = Rc::downgrade(&worker);
         call_upstreams_by(calls);
         worker

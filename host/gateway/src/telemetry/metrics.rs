@@ -13,7 +13,7 @@
 //! | `sluice_grpc_responses_total` | `route`, `grpc_status` |
 //! | `sluice_mirrored_requests_total` | `route`, `outcome` |
 //! | `sluice_faults_injected_total` | `route`, `fault` |
-//! | `sluice_cache_requests_total` | `route`, `result` |
+//! | `sluice_cache_requests_total`, `sluice_cache_sent_bytes_total` | `route`, `result` |
 //! | `sluice_cache_shared_usable`, `sluice_cache_purges_waiting` (`gateway.rs`) | |
 //! | `sluice_compressed_responses_total`, `sluice_compression_input_bytes_total`, `sluice_compression_output_bytes_total` | `route`, `encoding` |
 //! | `sluice_compression_skipped_total` | `route`, `reason` |
@@ -318,6 +318,11 @@ impl WorkerMetrics {
         *lock(&self.cells.cached).entry((route, result)).or_default() += 1;
     }
 
+    /// Bytes of content that a client of a route with a cache got.
+    pub fn cache_sent(&self, route: RouteId, result: &'static str, bytes: u64) {
+        *lock(&self.cells.cache_sent).entry((route, result)).or_default() += bytes;
+    }
+
     /// A response that was compressed: the bytes of its content, and those that were sent in their place.
     pub fn compressed(&self, route: RouteId, encoding: &'static str, input: u64, output: u64) {
         let mut all = lock(&self.cells.compressed);
@@ -370,8 +375,9 @@ pub(super) struct Cells {
     pub(super) retries: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) retries_denied: Mutex<HashMap<(UpstreamId, &'static str), u64>>,
     pub(super) reasons: Mutex<Reasons>,
-    /// These four by route and outcome, fault, result or reason.
+    /// These five by route and outcome, fault, result or reason.
     pub(super) cached: Mutex<ByRoute>,
+    pub(super) cache_sent: Mutex<ByRoute>,
     pub(super) mirrored: Mutex<ByRoute>,
     pub(super) faults: Mutex<ByRoute>,
     pub(super) compression_skipped: Mutex<ByRoute>,

@@ -146,11 +146,17 @@ impl Metrics {
     /// Counters of a route and a word.
     fn render_releases(&self, workers: &[Arc<Cells>], out: &mut Exposition) {
         type Read = fn(&Cells) -> &Mutex<ByRoute>;
-        let families: [(&str, &str, &str, Read); 4] = [
+        let families: [(&str, &str, &str, Read); 5] = [
             ("sluice_mirrored_requests_total", "outcome", "Copies of requests by outcome.", |cells| &cells.mirrored),
             ("sluice_cache_requests_total", "result", "Requests of routes with a cache, by what it did.", |cells| {
                 &cells.cached
             }),
+            (
+                "sluice_cache_sent_bytes_total",
+                "result",
+                "Bytes of content sent to clients of routes with a cache, by what it did.",
+                |cells| &cells.cache_sent,
+            ),
             (
                 "sluice_compression_skipped_total",
                 "reason",

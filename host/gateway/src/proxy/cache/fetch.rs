@@ -16,6 +16,7 @@ use sluice_cache::store::{Draft, Generation, Object, Store};
 use sluice_cache::validate::{freshen, has_validator, identify, make_conditional};
 use tokio::sync::oneshot;
 
+use super::detached::Attended;
 use super::fill::{Fill, Filling, fill_up};
 use super::flight::{Failed, Lead, Live, State, Target};
 use super::keep::{Came, again};
@@ -51,6 +52,8 @@ pub(super) struct Order {
     pub(super) no_store: bool,
     /// What they say before the response is stored.
     pub(super) told: Option<oneshot::Receiver<Told>>,
+    /// Response hooks could tell the cache something of a new response, and none sees this one.
+    pub(super) is_unheard: bool,
 }
 
 impl Order {
@@ -69,7 +72,7 @@ impl Order {
             None => (None, false),
         };
         let request = exchange.request.headers.clone();
-        Order { target, request, caller, stored, lead, born, start, notes, no_store, told: None }
+        Order { target, request, caller, stored, lead, born, start, notes, no_store, told: None, is_unheard: false }
     }
 }
 
@@ -115,15 +118,14 @@ pub(super) struct Fetch {
 }
 
 impl RouteHandler<'_> {
-    /// Starts a fetch. Who drops the receiver does not end it.
-    pub(super) fn begin_fetch(&self, context: &mut RequestContext, order: Order) -> oneshot::Receiver<Fetched> {
+    /// Starts a fetch. Who drops the receiver does not end it, unless too many fetches go on without a client.
+    pub(super) fn begin_fetch(&self, context: &mut RequestContext, order: Order) -> Attended {
         let worker = context.worker();
         let local = worker.snapshot_of(self.local.shared.number);
         let own = of_fetch(&worker, context, &order);
         let fetch = Fetch { worker, local, route: context.route_index(), context: own, order, shared: None };
         let (reply, fetched) = oneshot::channel();
-        tokio::task::spawn_local(Box::pin(fetch.run(reply)));
-        fetched
+        Attended::begin(&self.worker.detached, Box::pin(fetch.run(reply)), fetched)
     }
 }
 
@@ -302,6 +304,24 @@ impl Fetch {
         }
     }
 
+    /// A response came that is not stored, since response hooks may have something to say of it. The stored one makes way for it, so that
+    /// the next request fetches it where they can. Nothing is published: who waits begins anew.
+    fn make_way(
+        &mut self,
+        (cache, store): (&RouteCache, &Store),
+        status: StatusCode,
+        refused: Option<Unstored>,
+        response: UpstreamResponse,
+    ) {
+        response.discard();
+        cache.shared.note_unstored(self.order.target.key, refused.unwrap_or(Unstored::Untold));
+        match (refused, &self.order.stored) {
+            (Some(why), _) => self.displace(store, status, why),
+            (None, Some(stored)) => store.remove_object(&self.order.target.key, stored),
+            (None, None) => {}
+        }
+    }
+
     /// A response came. It goes to all who wait if it may be stored, and else to its own client.
     async fn arrived(
         mut self,
@@ -323,6 +343,9 @@ impl Fetch {
             }
             Err(why) => Err(why),
         };
+        if self.order.is_unheard {
+            return self.make_way((cache, store), status, drafted.err(), response);
+        }
         let (draft, builder) = match drafted {
             Ok(drafted) => drafted,
             Err(why) => {

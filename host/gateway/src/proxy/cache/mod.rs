@@ -5,6 +5,7 @@
 //! response is for nobody else. The rules are in `sluice-cache`.
 
 mod apart;
+mod detached;
 mod fetch;
 mod fill;
 mod flight;
@@ -31,6 +32,7 @@ use sluice_cache::key::{Key, KeyInput};
 use sluice_cache::storable::{Bypass, CLIENT_CERTIFICATE, has_credentials, looks_up};
 use sluice_cache::store::{Found, Generation, Object, Store, Tags};
 
+pub(super) use self::detached::Detached;
 pub use self::flight::Flights;
 pub(super) use self::notes::{Told, tell};
 
@@ -111,7 +113,7 @@ impl RouteHandler<'_> {
                 let status = CacheStatus { detail: Some("max-stale"), ..status };
                 self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
             }
-            (Decision::StaleWhileRevalidate, Some(object)) => {
+            (Decision::StaleWhileRevalidate, Some(object)) if self.may_fetch_behind(&object) => {
                 self.revalidate(context, (cache, store), key, (&object, born));
                 let status = CacheStatus { detail: Some("stale-while-revalidate"), ..status };
                 self.serve(context, cache, &object, Some(decided.age), (CacheResult::Stale, status))
@@ -121,11 +123,11 @@ impl RouteHandler<'_> {
                 let message = format!("`only-if-cached`, and the stored response is {}", decided.reason.as_str());
                 Err(ProxyError::new(Kind::NotStored, message))
             }
-            (Decision::Fresh | Decision::Stale | Decision::StaleWhileRevalidate, None) => {
+            (Decision::Fresh | Decision::Stale, None) => {
                 let missing = Missing { key, why, directives, stored: None, born };
                 self.miss(context, deadline, (cache, store), missing).await
             }
-            (Decision::Revalidate | Decision::Fetch, stored) => {
+            (Decision::StaleWhileRevalidate | Decision::Revalidate | Decision::Fetch, stored) => {
                 let missing = Missing { key, why, directives, stored, born };
                 self.miss(context, deadline, (cache, store), missing).await
             }
@@ -232,7 +234,14 @@ impl RouteHandler<'_> {
         self.answer(context, cache, response, (CacheResult::Bypass, status))
     }
 
-    /// Fetches while a stale response is sent (RFC 5861 §3), unless somebody does.
+    /// Whether a stale response may be sent while another is fetched. No response hook sees what is fetched so. Where one may tell the cache
+    /// something, only a confirmation of the stored response is of use, for which it needs a validator.
+    fn may_fetch_behind(&self, stored: &Object) -> bool {
+        !self.pipeline.pipeline().tells_cache() || stored.stored().has_validator()
+    }
+
+    /// Fetches while a stale response is sent (RFC 5861 §3), unless somebody does, or too many fetches have no client already. Then the
+    /// response stays stale until the next request.
     fn revalidate(
         &self,
         context: &mut RequestContext,
@@ -240,11 +249,13 @@ impl RouteHandler<'_> {
         key: Key,
         (stored, born): (&Arc<Object>, Generation),
     ) {
+        if self.worker.detached.is_full() {
+            return;
+        }
         let target = target(context.exchange(), key, (cache, store));
         if let Role::Leader(lead) = self.join_flight(context.exchange(), target, born, (cache, store)) {
             let mut order = Order::new(context, target, Some(Arc::clone(stored)), lead, born);
-            // No response hook will see the response: what they have said of the one before it holds.
-            order.notes = stored.notes().cloned();
+            order.is_unheard = self.pipeline.pipeline().tells_cache();
             order.start = Instant::now();
             drop(self.begin_fetch(context, order));
         }
