@@ -7,7 +7,6 @@ use http::header::{HeaderMap, SET_COOKIE};
 use http::{Method, StatusCode};
 use sluice_cache::directives::{RequestDirectives, ResponseDirectives};
 use sluice_cache::freshness::{Decision, Times, reuse};
-use sluice_cache::key::Key;
 use sluice_cache::notes::Notes;
 use sluice_cache::policy::SetCookie;
 use sluice_cache::storable::{Received, Refusal, Storable, announced_length, storable_as};
