@@ -100,7 +100,7 @@ struct Seat {
     at: u64,
     /// The bytes that it has read.
     read: u64,
-    /// Where it was when somebody had waited too long for the slowest.
+    /// Where it was when the writer began to wait.
     seen: u64,
     waker: Option<Waker>,
 }
@@ -234,6 +234,7 @@ impl Filling {
 
     /// Waits until the slowest reader is near enough.
     pub(super) async fn room(&self) -> Room {
+        let mut waits = false;
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
             if state.readers.is_empty() {
@@ -242,26 +243,21 @@ impl Filling {
             if state.held < WINDOW {
                 return Poll::Ready(Room::Here);
             }
+            if !std::mem::replace(&mut waits, true) {
+                state.readers.values_mut().for_each(|seat| seat.seen = seat.at);
+            }
             state.writer = Some(cx.waker().clone());
             Poll::Pending
         })
         .await
     }
 
-    /// Leaves the slowest of several readers behind that has read nothing since the last look: it holds the others back.
-    pub(super) fn leave_slowest(&self) {
+    /// Leaves those behind who have read nothing while the writer waited, and hold others back.
+    pub(super) fn leave_stuck(&self) {
         let mut state = self.0.lock();
-        if state.readers.len() < 2 {
-            return;
-        }
-        let slowest = state.readers.iter().min_by_key(|(_, seat)| seat.at);
-        let slowest = slowest.filter(|(_, seat)| seat.at == seat.seen).map(|(number, _)| *number);
-        state.readers.values_mut().for_each(|seat| seat.seen = seat.at);
-        if let Some(seat) = slowest.and_then(|slowest| state.readers.remove(&slowest))
-            && let Some(waker) = seat.waker
-        {
-            waker.wake();
-        }
+        let furthest = state.readers.values().map(|seat| seat.at).max().unwrap_or_default();
+        // There are parts for them, so none of them waits to be woken.
+        state.readers.retain(|_, seat| seat.at != seat.seen || seat.at == furthest);
         state.let_go();
     }
 
@@ -387,7 +383,7 @@ pub(super) async fn fill_up(
                 Ok(Room::Here) => {}
                 Ok(Room::Nobody) => return outcome,
                 Err(_) => {
-                    filling.leave_slowest();
+                    filling.leave_stuck();
                     continue;
                 }
             }

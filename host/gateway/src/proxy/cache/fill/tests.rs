@@ -61,21 +61,31 @@ async fn what_is_not_stored_is_held_back_by_its_slowest_reader() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn who_reads_is_not_left_behind() {
+async fn who_reads_is_not_left_behind_and_all_who_are_stuck_are() {
     let filling = Filling::begin(None);
-    let (mut slow, quick) = (filling.fill().reader().unwrap(), filling.fill().reader().unwrap());
+    let reader = || filling.fill().reader().unwrap();
+    let (mut quick, mut slow, stuck) = (reader(), reader(), [reader(), reader()]);
     filling.slide(None);
     for _ in 0..4 {
         filling.push(Bytes::from(vec![7; WINDOW]));
+        quick.frame().await.unwrap().unwrap();
     }
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut room = Box::pin(filling.room());
+    assert!(room.as_mut().poll(&mut cx).is_pending());
     slow.frame().await.unwrap().unwrap();
-    filling.leave_slowest();
+    assert!(room.as_mut().poll(&mut cx).is_pending());
+    filling.leave_stuck();
+    for stuck in stuck {
+        assert!(matches!(all(stuck).await, Err(BodyError::UpstreamAborted(_))));
+    }
     slow.frame().await.unwrap().expect("it has read meanwhile");
-    filling.leave_slowest();
-    filling.leave_slowest();
-    assert!(matches!(slow.frame().await.unwrap(), Err(BodyError::UpstreamAborted(_))), "it has not");
-    filling.end(None, None);
-    assert_eq!(all(quick).await.unwrap().len(), 4 * WINDOW);
+    // The writer waits anew.
+    let mut room = Box::pin(filling.room());
+    assert!(room.as_mut().poll(&mut cx).is_pending());
+    filling.leave_stuck();
+    assert!(matches!(all(slow).await, Err(BodyError::UpstreamAborted(_))), "it has not since");
+    assert!(room.as_mut().poll(&mut cx).is_ready());
 }
 
 fn builder(most: u64) -> BodyBuilder {
