@@ -409,6 +409,8 @@ fn in_mid_write(gateway: &Gateway, prefix: &str, redis: &mut Redis, strike: impl
     let before = size(redis);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also where the rest fails: the scope waits for the thread.
+        let done_at_the_end = SetOnDrop(&done);
         scope.spawn(|| {
             let mut client = gateway.client();
             for number in 0.. {
@@ -421,8 +423,16 @@ fn in_mid_write(gateway: &Gateway, prefix: &str, redis: &mut Redis, strike: impl
         });
         eventually("it writes", || size(redis) >= before + 50);
         strike(redis);
-        done.store(true, Ordering::Relaxed);
+        drop(done_at_the_end);
     });
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

@@ -172,10 +172,22 @@ fn consumers_of_two_files_swap_their_keys() {
     });
     assert_eq!(status(&gateway, "the-key"), 200);
     gateway.wait_access("the key is the other's", |line| line["consumer"] == "umbrella");
-    // One that doesn't fit keeps nothing of the others.
+    // Both are others.
     gateway.write("b.jsonl", line("umbrella", HASHES[1]));
     gateway.write("a.jsonl", line("last", HASHES[2]));
     eventually("all is new", || status(&gateway, "key-3") == 200 && status(&gateway, "the-key") == 401);
+}
+
+#[test]
+fn a_file_that_does_not_fit_keeps_nothing_of_the_others() {
+    let origin = Origin::named("origin");
+    let gateway = two_files(&origin, &line("acme", HASHES[0]), "");
+    // It takes the key of another one, and stays so.
+    gateway.write("b.jsonl", line("thief", HASHES[0]) + &line("other", HASHES[1]));
+    eventually("it is refused", || gateway.metric("sluice_consumer_files_refused_total", &[]) == Some(1.0));
+    gateway.write("a.jsonl", line("acme", HASHES[0]) + &line("last", HASHES[2]));
+    eventually("the other file is in use", || status(&gateway, "key-3") == 200);
+    assert_eq!([status(&gateway, "the-key"), status(&gateway, "key-2")], [200, 401]);
 }
 
 #[test]

@@ -139,6 +139,31 @@ fn leased_limits_of_a_server_that_refuses_or_is_gone_are_as_on_unavailable_says(
     }
 }
 
+/// Its counters expire meanwhile, and it takes nothing that it could tell.
+#[test]
+fn a_closed_leased_limit_stays_closed_while_the_server_refuses() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let origin = Origin::named("o");
+    let plugin = "state = { name = \"shared\", limits = \"leased\", lease = 100, values = \"local\" }";
+    let state = format!("redis = [\"{}\"]\non_unavailable = \"closed\"", redis.url());
+    let toml = limiting(&origin, &state, plugin, 5);
+    let short = toml.replace("window = \"7d\"", "window = \"50ms\"");
+    assert_ne!(short, toml);
+    let gateway = gateway(&short);
+    assert_eq!(gateway.get("/").status, 200);
+    assert!(redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).contains("OK"));
+    eventually("it refuses", || gateway.get("/").status == 503);
+    let refused = || gateway.metric("sluice_state_calls_total", &[("state", "shared"), ("outcome", "error")]);
+    let before = refused().expect("a count");
+    // Pauses between them grow from 10 ms, so these take many windows.
+    eventually("it is asked again", || {
+        assert_eq!(gateway.get("/").status, 503);
+        refused() >= Some(before + 6.0)
+    });
+    assert!(redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).contains("OK"));
+    eventually("it is found again", || gateway.get("/").status == 200);
+}
+
 #[test]
 fn a_reservation_that_is_asked_for_twice_is_the_caller_s() {
     const SCRIPT: &str = include_str!("../../host/services/src/state/reserve.lua");

@@ -178,14 +178,17 @@ fn folded(name: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// All values of a cookie, in order: which one counts is the upstream's choice.
+/// All pairs of a cookie, in order: which one counts is the upstream's choice. As they were sent, since upstreams differ in which they take for it.
 fn write_cookie(name: &str, headers: &HeaderMap, digest: &mut Digest) {
     let mut count = 0;
     for line in headers.get_all(header::COOKIE) {
         for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let mut halves = pair.trim_ascii().splitn(2, |byte| *byte == b'=');
-            if halves.next().is_some_and(|found| found.trim_ascii() == name.as_bytes()) {
-                digest.part(halves.next().unwrap_or_default());
+            let pair = pair.trim_ascii();
+            // Around a name, everything goes that no name of a cookie has (RFC 6265 §4.1.1): servers trim it in ways of their own.
+            let text = String::from_utf8_lossy(pair);
+            let found = text.split('=').next().unwrap_or_default().trim_matches(|c: char| !c.is_ascii_graphic());
+            if may_mean(found, name) {
+                digest.part(pair);
                 count += 1;
             }
         }

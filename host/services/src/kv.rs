@@ -194,6 +194,11 @@ impl KvSpace {
         Ok(item.value.is_some() && item.is_live(now))
     }
 
+    /// Values are this gateway's own from now on. What was kept while a store was away is none.
+    pub fn keeps_for_itself(&self) {
+        self.keeps_for(0);
+    }
+
     /// What is kept while a store is away counts for that time only: values of another one have been changed in the store since.
     pub(crate) fn keeps_for(&self, outage: u64) {
         if self.outage.swap(outage, Ordering::Relaxed) == outage {
@@ -501,6 +506,18 @@ mod tests {
             }
         });
         assert_eq!(kv.get("n").unwrap().unwrap()[..], 2_000u64.to_le_bytes());
+    }
+
+    #[test]
+    fn what_was_kept_while_a_store_was_away_is_no_value_without_one() {
+        let (kv, _) = space(DEFAULT_QUOTA);
+        kv.set("own", b"v", None).unwrap();
+        kv.keeps_for_itself();
+        assert!(kv.get("own").unwrap().is_some(), "as at each reload");
+        kv.keeps_for(7);
+        kv.set("meanwhile", b"v", None).unwrap();
+        kv.keeps_for_itself();
+        assert_eq!((kv.get("meanwhile").unwrap(), kv.used()), (None, 0));
     }
 
     #[test]

@@ -224,3 +224,43 @@ fn chosen_headers_cookies_and_the_consumer_count() {
     let shared = KeyRule { consumer: false, ..rule };
     assert_eq!(with(&shared, &[], Some("ann")), with(&shared, &[], Some("bob")));
 }
+
+/// Each of them is the cookie for some server, so none has the key of a request without it.
+#[test]
+fn a_cookie_is_in_the_key_however_a_server_may_read_its_name() {
+    let rule = KeyRule { cookies: vec!["user_id".into()], ..KeyRule::default() };
+    let with = |line: &[u8]| {
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_bytes(line).unwrap())]);
+        let input = KeyInput {
+            group: "shop",
+            upstream: "web",
+            scheme: "https",
+            host: "example.com",
+            path: "/a",
+            query: None,
+            headers: &headers,
+            consumer: None,
+            parts: &[],
+        };
+        rule.key(&input, &secret())
+    };
+    let none = with(b"other=1; user=1; user_ids=1; xuser_id=1");
+    assert_eq!(none, with(b"a=user_id=1"));
+    let lines: [&[u8]; 10] = [
+        b"user_id=1",
+        b"user_id =1",
+        b"user_id\xa0=1",
+        b"\xc2\xa0user_id=1",
+        b"a=\xff; user_id=1",
+        b"user.id=1",
+        b"User_ID=1",
+        b"user[id=1",
+        b"user_id[x]=1",
+        b"user%5fid=1",
+    ];
+    for line in lines {
+        assert_ne!(with(line), none, "{}", String::from_utf8_lossy(line));
+    }
+    // A server that takes only one of them for it answers them differently.
+    assert_ne!(with(b"user.id=1"), with(b"user_id=1"));
+}

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::unix_now;
 use crate::certs::{Challenge, PendingChallenges};
-use crate::services::state::{self, RecordError, Records};
+use crate::services::state::{self, RecordError, Records, Seen};
 
 /// The list of pending challenges.
 pub(super) const CHALLENGES: &str = "challenges";
@@ -76,15 +76,15 @@ impl Followed {
     /// Looks until it is dropped.
     pub(super) async fn follow(self: Arc<Self>, pending: Arc<PendingChallenges>) {
         let state: Arc<str> = self.records.state().into();
-        let mut known = None;
+        let mut known: Option<Seen> = None;
         loop {
-            match self.look(known.unwrap_or_default()).await {
+            match self.look(known.as_ref()).await {
                 Ok((news, challenges)) => {
                     self.say_away(None);
                     pending.show_shared(&state, challenges);
                     // All look by themselves at the start.
                     let events = if known.is_none() { Some(Vec::new()) } else { news.events };
-                    known = Some(news.number);
+                    known = Some(news.seen);
                     self.waiting().tell(events);
                 }
                 // What was told before is shown still: it does no harm.
@@ -94,8 +94,8 @@ impl Followed {
         }
     }
 
-    async fn look(&self, known: i64) -> Result<(state::News, Vec<Challenge>), RecordError> {
-        let news = self.records.news(CERTIFICATES, known).await?;
+    async fn look(&self, known: Option<&Seen>) -> Result<(state::News, Vec<Challenge>), RecordError> {
+        let news = self.records.news(CERTIFICATES, known.unwrap_or(&Seen::default())).await?;
         let entries = self.records.entries(CHALLENGES).await?;
         let now = unix_now();
         Ok((news, pending(&entries, now)))

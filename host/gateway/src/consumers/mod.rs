@@ -231,11 +231,9 @@ impl ConsumerFiles {
         out.family("sluice_consumer_files_refused_total", "counter", "Changed files of consumers that were refused.");
         out.sample("sluice_consumer_files_refused_total", &[], self.refused.load(Ordering::Relaxed) as f64);
         // All together: there may be as many URLs as consumers.
-        let sets = self.services.consumer_keys.statistics();
         let name = "sluice_consumer_key_set_fetches_total";
         out.family(name, "counter", "Fetches of the key sets of consumers by result.");
-        let (ok, failed): (u64, u64) =
-            (sets.iter().map(|set| set.succeeded).sum(), sets.iter().map(|set| set.failed).sum());
+        let [ok, failed] = self.services.consumer_keys.fetches();
         for (result, count) in [("ok", ok), ("failed", failed)] {
             out.sample(name, &[("result", result)], count as f64);
         }

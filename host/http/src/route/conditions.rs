@@ -113,13 +113,21 @@ fn form_decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
 }
 
-/// The first value of a cookie (RFC 6265 §4.2.1), which need not be UTF-8. HTTP/2 may send one line for each (RFC 9113 §8.2.3).
+/// The first value of a cookie (RFC 6265 §4.2.1), which need not be UTF-8. HTTP/2 may send one line for each (RFC 9113 §8.2.3). Servers and
+/// filters trim what is around a name and before a value, so that must not hide a cookie here.
 pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a [u8]> {
     headers.get_all(COOKIE).iter().find_map(|line| {
         line.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
             let pair = pair.trim_ascii();
             let at = pair.iter().position(|byte| *byte == b'=')?;
-            (pair[..at] == *wanted.as_bytes()).then_some(&pair[at + 1..])
+            (trimmed(&pair[..at]) == wanted.as_bytes()).then(|| pair[at + 1..].trim_ascii_start())
         })
     })
+}
+
+/// Without what no name of a cookie has (RFC 6265 §4.1.1), such as blanks, also those of Unicode.
+fn trimmed(name: &[u8]) -> &[u8] {
+    let begin = name.iter().position(u8::is_ascii_graphic).unwrap_or(name.len());
+    let end = name.iter().rposition(u8::is_ascii_graphic).map_or(begin, |last| last + 1);
+    &name[begin..end]
 }

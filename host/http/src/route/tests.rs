@@ -417,6 +417,13 @@ fn values_that_are_not_utf_8_are_seen() {
     assert_eq!(found("cookie", b"name=caf\xe9; beta=yes"), "beta");
     assert_eq!(found("cookie", b"beta=\xff"), "any");
     assert_eq!(found("cookie", b"trace=\xff"), "traced");
+    // As filters and servers read names.
+    for line in
+        [&b"beta =yes"[..], b"a=1;\tbeta\t= yes ", b"beta\xa0=yes", b"\xc2\xa0beta=yes", b"beta\x85=yes; beta=no"]
+    {
+        assert_eq!(found("cookie", line), "beta", "{}", String::from_utf8_lossy(line));
+    }
+    assert_eq!(found("cookie", b"be ta=yes; betas=yes; xbeta=yes; beta"), "any");
     assert_eq!(found("x-exact", b"a\xff"), "any", "no other text than the one that is sent");
     assert_eq!(found("x-exact", "a\u{fffd}".as_bytes()), "exact");
 }

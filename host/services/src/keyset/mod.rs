@@ -53,13 +53,21 @@ struct SetKey {
 pub struct KeySets {
     clock: Clock,
     sets: Mutex<HashMap<SetKey, Weak<KeySet>>>,
+    fetches: Arc<Fetches>,
     outbound: Arc<dyn Outbound>,
+}
+
+/// Fetches of all sets that there were: a sum over those that are held would fall.
+#[derive(Debug, Default)]
+struct Fetches {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl KeySets {
     /// No sets. Those that have a URL are fetched by `outbound`.
     pub fn new(clock: Clock, outbound: Arc<dyn Outbound>) -> Self {
-        KeySets { clock, sets: Mutex::default(), outbound }
+        KeySets { clock, sets: Mutex::default(), fetches: Arc::default(), outbound }
     }
 
     /// The set that this source declares (see `crypto.key-set` in the WIT package), made if nobody holds it yet. Never blocks: a new set from a
@@ -81,7 +89,7 @@ impl KeySets {
             Source::Remote(remote) => {
                 let reach = origins.check(&remote.origin)?;
                 let key_origins = remote.issuer.is_some().then(|| origins.clone());
-                let remote = Remote::new(remote, reach, key_origins, self.clock.clone());
+                let remote = Remote::new(remote, reach, key_origins, self.clock.clone(), Arc::clone(&self.fetches));
                 let same = self.held().into_iter().find(|held| held.is_from(&remote));
                 let keys = same.map_or_else(ArcSwap::default, |same| {
                     remote.fetched_us.store(same.fetched_us(), Ordering::Release);
@@ -141,6 +149,11 @@ impl KeySets {
         let until = Instant::now() + wait;
         let waited = self.held().into_iter().map(|set| set.wait(until, Awaited::Keys));
         waited.filter_map(Result::err).collect()
+    }
+
+    /// Fetches that brought a set and those that did not, of sets that nobody holds any more, too.
+    pub fn fetches(&self) -> [u64; 2] {
+        [&self.fetches.succeeded, &self.fetches.failed].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// The fetched sets and how their refresh goes, for the metrics.
@@ -360,12 +373,20 @@ struct Remote {
     attempted: Condvar,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// Of all sets.
+    fetches: Arc<Fetches>,
     /// Microseconds since the Unix epoch; 0 before the first success.
     fetched_us: AtomicU64,
 }
 
 impl Remote {
-    fn new(source: RemoteSource, reach: Reach, key_origins: Option<Origins>, clock: Clock) -> Self {
+    fn new(
+        source: RemoteSource,
+        reach: Reach,
+        key_origins: Option<Origins>,
+        clock: Clock,
+        fetches: Arc<Fetches>,
+    ) -> Self {
         Remote {
             source,
             reach,
@@ -377,6 +398,7 @@ impl Remote {
             attempted: Condvar::new(),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            fetches,
             fetched_us: AtomicU64::new(0),
         }
     }
@@ -393,9 +415,11 @@ impl Remote {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ok() {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
+            self.fetches.succeeded.fetch_add(1, Ordering::Relaxed);
             self.fetched_us.store(self.clock.steady_us().max(1), Ordering::Release);
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);
+            self.fetches.failed.fetch_add(1, Ordering::Relaxed);
         }
         *failure = result.err();
         drop(failure);

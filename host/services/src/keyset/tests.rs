@@ -327,3 +327,14 @@ fn all_sets_are_waited_for_together() {
     assert!(others[0].wait_for_first_attempt(Instant::now() + Duration::from_secs(60)).is_err());
     assert!(!sets.ready());
 }
+
+#[test]
+fn what_was_fetched_for_sets_that_are_gone_still_counts() {
+    let (sets, set) = unfetched(r#"{"jwks_url": "https://keys.example/"}"#);
+    publish(&set, &ec_key("a").0);
+    set.remote.as_ref().unwrap().attempt_over(Err("no".to_owned()));
+    assert_eq!(sets.fetches(), [1, 1]);
+    drop(set);
+    assert!(sets.held().is_empty());
+    assert_eq!(sets.fetches(), [1, 1]);
+}

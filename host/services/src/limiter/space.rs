@@ -19,6 +19,7 @@ pub(super) const SWEEP_FROM: usize = 64;
 /// A shard that takes a new counter is swept if it was not for this long.
 const SWEEP_EVERY_US: u64 = 60_000_000;
 /// The clock of a store may go back this much (a failover to a server whose clock is behind); its counters stand still meanwhile.
+/// Not less than half of the longest time of a call: so much may be wrong in what is known of that clock.
 const ODD_US: u64 = 5_000_000;
 /// While the space is full, a shard is swept at most this often, and only if something can have expired in it: a flood of new keys against
 /// live counters must not make each call look at all of them.

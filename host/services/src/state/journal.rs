@@ -19,6 +19,8 @@ use super::store::{CallError, Store};
 
 /// How long the store may hold a question for new entries, unless the connection gives up before.
 const HOLD: Duration = Duration::from_millis(200);
+/// How often it is looked whether a cluster, which the crate may have connected anew, still has the last entry.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries of one answer.
 const AT_ONCE: usize = 1000;
 
@@ -164,16 +166,23 @@ impl Journal {
             weak
         };
         // Another server may be behind the connection.
-        let mut is_new = true;
+        let (mut is_new, mut looked) = (true, Instant::now());
         loop {
             let Some(open) = store.upgrade() else { return };
             let Some((identity, last)) = self.identify(&open).await else { return };
             match known {
                 Some(before) if before.identity == identity => {
                     let is_older = before.read > last;
-                    if is_older || is_new && !self.has(&mut connection, before, within).await.unwrap_or(true) {
+                    if connection.is_cluster() && looked.elapsed() >= LOOK_EVERY {
+                        (is_new, looked) = (true, Instant::now());
+                    }
+                    let has = is_older || !is_new || self.has(&mut connection, before.read, &before.mark, within).await;
+                    if is_older || !has {
                         // It has gone back to an older state.
-                        let _ = self.restart(&open, &identity).await;
+                        if self.restart(&open, &identity).await.is_err() {
+                            // The caller makes a pause: without a right it would fail again and again.
+                            return;
+                        }
                         continue;
                     }
                 }
@@ -195,6 +204,14 @@ impl Journal {
                 let Some(here) = reader.upgrade() else { return };
                 if store.strong_count() == 0 {
                     return;
+                }
+                // Those of another node may not follow on what was read.
+                if connection.is_cluster()
+                    && !entries.is_empty()
+                    && !self.has(&mut connection, *read, mark, within).await
+                {
+                    is_new = true;
+                    break;
                 }
                 if entries.is_empty() {
                     if *read < last {
@@ -296,17 +313,19 @@ impl Journal {
         }
     }
 
-    /// Whether the last entry that was read is still that one. None without an answer; an entry that is gone is not another one.
-    async fn has(&self, connection: &mut Connection, known: &Known, within: Duration) -> Option<bool> {
-        if known.mark.is_empty() {
-            return None;
-        }
+    /// Whether the last entry that was read is still that one, as far as can be told: an entry that is gone is not another one.
+    async fn has(&self, connection: &mut Connection, read: u64, mark: &[u8], within: Duration) -> bool {
+        mark.is_empty() || self.mark_of(connection, read, within).await.is_none_or(|found| found == mark)
+    }
+
+    /// The mark of an entry; none without an answer or the entry.
+    async fn mark_of(&self, connection: &mut Connection, number: u64, within: Duration) -> Option<Vec<u8>> {
         let mut command = redis::cmd("XREAD");
-        let before = format!("{}-0", known.read.checked_sub(1)?);
+        let before = format!("{}-0", number.checked_sub(1)?);
         command.arg("COUNT").arg(1).arg("STREAMS").arg(&self.entries).arg(before);
         let answer = timeout(within, connection.send(&command)).await.ok()?.ok()?;
-        let found = entries(answer)?.pop().filter(|found| found.number == known.read)?;
-        Some(found.mark == known.mark)
+        let found = entries(answer)?.pop().filter(|found| found.number == number)?;
+        Some(found.mark)
     }
 
     /// The entries after this one; none after a while without any.
@@ -349,7 +368,7 @@ fn entries(answer: Value) -> Option<Vec<Entry>> {
     streams.into_iter().flat_map(|(_, entries)| entries).map(entry).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

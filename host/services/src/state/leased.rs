@@ -15,7 +15,7 @@ use super::Store;
 use super::exact::{Ask, Keys, away, decide};
 use super::link::Link;
 use super::store::CallError;
-use crate::limiter::{CounterSpace, Lease, Limit, Owed, Report, Standings};
+use crate::limiter::{Algorithm, CounterSpace, Lease, Limit, Owed, Report, Standings};
 use crate::{Clock, ServiceError};
 
 /// Between two reports, unless a counter is in a hurry: what comes together meanwhile is told in one round trip.
@@ -115,7 +115,12 @@ impl Ledger {
                 }
             }
             let due = lease.due(AT_ONCE);
-            let answered = self.tell(lease, due).await;
+            let answered = match self.tell(lease, due).await {
+                Some(answered) => answered,
+                // With nothing to tell it is not known to be back, and while it is away, `closed` takes nothing that could be told.
+                None if self.is_away.load(Ordering::Relaxed) => self.takes_a_write().await,
+                None => true,
+            };
             lease.told();
             self.is_away.store(!answered, Ordering::Relaxed);
             if *closed.borrow() && (!answered || lease.unreported() == 0) {
@@ -150,18 +155,27 @@ impl Ledger {
         }
     }
 
-    /// Answers whether the store has answered.
-    async fn tell(&self, lease: &Lease, due: Vec<Report>) -> bool {
+    /// Answers whether the store has answered; none where there was nothing to tell.
+    async fn tell(&self, lease: &Lease, due: Vec<Report>) -> Option<bool> {
         let owed = due.into_iter().filter_map(|report| Some((self.space.begin(&report)?, report)));
         let told = owed.map(|(owed, report)| self.tell_of(lease, owed, report));
-        join_all(told).await.into_iter().all(|answered| answered)
+        join_all(told).await.into_iter().reduce(|all, answered| all && answered)
+    }
+
+    /// Whether the store does for a counter that is over at once what it is to do for the others: it may answer, and refuse to write.
+    async fn takes_a_write(&self) -> bool {
+        let probe = Limit { key: "", algorithm: Algorithm::FixedWindow, amount: 1, window_ms: 1, burst: 0 };
+        let answer = decide(&self.store, &self.keys, &[probe], 1, Ask::Behind, &[]).await;
+        matches!(answer, Ok(_) | Err(CallError::WrongType(_)))
     }
 
     async fn tell_of(&self, lease: &Lease, owed: Owed, report: Report) -> bool {
         let limit = report.limit();
+        let begun_us = self.clock.steady_us();
         match decide(&self.store, &self.keys, &[limit], owed.cost, Ask::Behind, &[]).await {
             Ok(decision) => {
-                lease.set_clocks(decision.now_us, self.clock.steady_us());
+                // An answer may be ten seconds late, and the store has read its clock somewhere on the way: so this is wrong by five at most.
+                lease.set_clocks(decision.now_us, begun_us.midpoint(self.clock.steady_us()));
                 self.space.settle(report, owed, decision.limits.first().map(|(_, state)| *state));
                 true
             }

@@ -35,7 +35,7 @@ pub use self::leased::LeasedCounters;
 use self::leased::Ledger;
 pub(crate) use self::places::SharedPlace;
 pub use self::places::SharedPlaces;
-pub use self::records::{News, RecordError, Records};
+pub use self::records::{News, RecordError, Records, Seen};
 pub use self::store::{Outcome, Store};
 pub use self::values::RemoteValues;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::{Cmd, FromRedisValue, Value};
 
+use super::journal::hex;
 use super::script::Script;
 use super::store::{CallError, Store};
 
@@ -48,25 +49,34 @@ return redis.call('INCR', KEYS[1])",
     )
 });
 
-/// KEYS: the same. ARGV: the number of the last event that is known. Answers the number of the last one, and those behind the known one, or none of
-/// them where one is missing.
+/// KEYS: the same. ARGV: the number of the last event that is known. Answers the number of the last one, that one if it is held, and then those behind
+/// the known one with the known one itself, the last first; none of these where one of those behind is missing.
 static NEWS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+local newest = redis.call('LINDEX', KEYS[2], 0) or ''
 local count = last - tonumber(ARGV[1])
-if count <= 0 then return {last} end
-local events = redis.call('LRANGE', KEYS[2], 0, count - 1)
-if #events < count then return {last} end
+local events = {}
+if count >= 0 then events = redis.call('LRANGE', KEYS[2], 0, count) end
+if #events < count then events = {} end
 table.insert(events, 1, last)
+table.insert(events, 2, newest)
 return events",
     )
 });
 
-/// What was told since a number.
+/// The last event that is known. A replica that takes over may lack the last events, and others get their numbers: so each has a mark, a random one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    number: i64,
+    /// Empty: not known.
+    mark: String,
+}
+
+/// What was told since an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    /// Of the last event.
-    pub number: i64,
+    pub seen: Seen,
     /// None: some were missed.
     pub events: Option<Vec<String>>,
 }
@@ -132,14 +142,15 @@ impl Records {
     /// Tells all who follow the events of this name of another one.
     pub async fn tell(&self, name: &str, event: &str) -> Result<(), RecordError> {
         let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let arguments = [event.to_owned(), EVENTS.to_string(), first.to_string()];
+        let marked = format!("{} {event}", hex(&crate::random::bytes_32()[..16]));
+        let arguments = [marked, EVENTS.to_string(), first.to_string()];
         let told = TELL.run(&self.store, true, &self.event_keys(name), &arguments).await;
         told.map(drop).map_err(|error| self.error(&error))
     }
 
-    /// What was told since the event of this number.
-    pub async fn news(&self, name: &str, known: i64) -> Result<News, RecordError> {
-        let answer = NEWS.run(&self.store, true, &self.event_keys(name), &[known.to_string()]).await;
+    /// What was told since this event.
+    pub async fn news(&self, name: &str, known: &Seen) -> Result<News, RecordError> {
+        let answer = NEWS.run(&self.store, true, &self.event_keys(name), &[known.number.to_string()]).await;
         let answer = answer.map_err(|error| self.error(&error))?;
         news(answer, known).ok_or_else(|| self.odd())
     }
@@ -208,14 +219,32 @@ impl Records {
 }
 
 /// The answer to [`NEWS`]. None: it is another one.
-fn news(answer: Value, known: i64) -> Option<News> {
+fn news(answer: Value, known: &Seen) -> Option<News> {
     let Value::Array(parts) = answer else { return None };
     let mut parts = parts.into_iter();
     let number = i64::from_redis_value(parts.next()?).ok()?;
-    let events = parts.map(String::from_redis_value).collect::<Result<Vec<_>, _>>().ok()?;
-    // Without them the last one has to be the known one; the number of a store that has lost its data is smaller.
-    let is_whole = i64::try_from(events.len()).ok() == number.checked_sub(known);
-    Some(News { number, events: is_whole.then_some(events) })
+    let newest = String::from_redis_value(parts.next()?).ok()?;
+    let seen = Seen { number, mark: parted(&newest).0.to_owned() };
+    let mut events = parts.map(String::from_redis_value).collect::<Result<Vec<_>, _>>().ok()?;
+    // The number of a store that has lost its data may be smaller.
+    let Some(new) = number.checked_sub(known.number).and_then(|new| usize::try_from(new).ok()) else {
+        return Some(News { seen, events: None });
+    };
+    let is_another = events.get(new).is_some_and(|held| {
+        let mark = parted(held).0;
+        !known.mark.is_empty() && mark != known.mark
+    });
+    if events.len() < new || is_another {
+        return Some(News { seen, events: None });
+    }
+    events.truncate(new);
+    Some(News { seen, events: Some(events.iter().map(|event| parted(event).1.to_owned()).collect()) })
+}
+
+/// The mark of an event, and the event. Gateways of before have written none.
+fn parted(marked: &str) -> (&str, &str) {
+    let parts = marked.split_once(' ');
+    parts.filter(|(mark, _)| mark.len() == 32 && mark.bytes().all(|b| b.is_ascii_hexdigit())).unwrap_or(("", marked))
 }
 
 fn milliseconds(time: Duration) -> u64 {
@@ -228,14 +257,32 @@ mod tests {
 
     #[test]
     fn events_that_were_missed_are_told_from_none() {
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let of = |parts: Vec<Value>, known| news(Value::Array(parts), known).map(|news| (news.number, news.events));
-        let events = |events: &[&str]| Some(events.iter().map(|event| (*event).to_owned()).collect());
-        assert_eq!(of(vec![Value::Int(7)], 7), Some((7, events(&[]))));
-        assert_eq!(of(vec![Value::Int(7), text("b"), text("a")], 5), Some((7, events(&["b", "a"]))));
-        assert_eq!(of(vec![Value::Int(7)], 5), Some((7, None)), "more than are held");
-        assert_eq!(of(vec![Value::Int(0)], 5), Some((0, None)), "a store that has lost its data");
-        assert_eq!(news(Value::Nil, 0), None);
-        assert_eq!(of(Vec::new(), 0), None);
+        let mark = |n: u8| format!("{n:032x}");
+        let marked = |n: u8, event: &str| Value::BulkString(format!("{} {event}", mark(n)).into_bytes());
+        let unmarked = |event: &str| Value::BulkString(event.as_bytes().to_vec());
+        let of = |parts: Vec<Value>, number, marked: &str| {
+            let news = news(Value::Array(parts), &Seen { number, mark: marked.to_owned() });
+            news.map(|news| (news.seen.number, news.seen.mark, news.events))
+        };
+        let events = |events: &[&str]| Some(events.iter().map(|event| (*event).to_owned()).collect::<Vec<_>>());
+        let last = || [Value::Int(7), marked(7, "b")];
+        let with = |more: Vec<Value>| last().into_iter().chain(more).collect::<Vec<_>>();
+        let seven = |events| Some((7, mark(7), events));
+        assert_eq!(of(with(vec![marked(7, "b")]), 7, &mark(7)), seven(events(&[])));
+        let three = || with(vec![marked(7, "b"), marked(6, "a"), marked(5, "x")]);
+        assert_eq!(of(three(), 5, &mark(5)), seven(events(&["b", "a"])));
+        assert_eq!(of(three(), 5, ""), seven(events(&["b", "a"])), "a mark that is not known");
+        assert_eq!(of(with(vec![marked(7, "b"), marked(6, "a")]), 5, &mark(5)), seven(events(&["b", "a"])), "not held");
+        assert_eq!(of(with(vec![]), 5, &mark(5)), seven(None), "more than are held");
+        assert_eq!(of(with(vec![]), 9, &mark(9)), seven(None), "a store that has lost its data");
+        // A replica took over that had not heard of the known one.
+        assert_eq!(of(with(vec![marked(7, "b")]), 7, &mark(8)), seven(None));
+        assert_eq!(of(three(), 5, &mark(8)), seven(None));
+        // Nothing was told yet, and what gateways of before have told.
+        assert_eq!(of(vec![Value::Int(0), unmarked("")], 0, ""), Some((0, String::new(), events(&[]))));
+        let old = vec![Value::Int(7), unmarked("a b"), unmarked("a b"), unmarked("c")];
+        assert_eq!(of(old, 6, ""), Some((7, String::new(), events(&["a b"]))));
+        assert_eq!(news(Value::Nil, &Seen::default()), None);
+        assert_eq!(of(vec![Value::Int(7)], 0, ""), None);
     }
 }

@@ -16,6 +16,9 @@ use crate::log_limit::visible;
 
 /// How often errors of the store are logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// A time without the store is over when it has answered, and nothing was decided without it for this long. That a connection is made again says so,
+/// too, but in a cluster the crate makes it, and calls may have an end in time without one.
+const OVER_AFTER: Duration = Duration::from_secs(10);
 
 /// A Redis or Valkey service that gateways share.
 pub struct Store {
@@ -32,6 +35,9 @@ pub struct Store {
     said_away: AtomicBool,
     /// The number of the present time without it, or of the next.
     outage: AtomicU64,
+    /// When something was decided without it last, in milliseconds after `made`, and how many calls it had answered then.
+    decided_ms: AtomicU64,
+    answered_then: AtomicU64,
     made: Instant,
     /// When an error was logged last, in seconds after `made`; 0 for never.
     complained: AtomicU64,
@@ -102,13 +108,26 @@ impl Store {
             outcomes: Default::default(),
             said_away: AtomicBool::new(false),
             outage: AtomicU64::new(next_outage()),
+            decided_ms: AtomicU64::new(0),
+            answered_then: AtomicU64::new(0),
             made: Instant::now(),
             complained: AtomicU64::new(0),
         })
     }
 
-    /// The number of the present time without it, or of the next. No other store of this process has the same.
+    /// The number of the present time without it, in which something is decided now. No other store of this process has the same.
     pub(super) fn outage(&self) -> u64 {
+        self.outage_at(self.made.elapsed())
+    }
+
+    fn outage_at(&self, now: Duration) -> u64 {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let quiet = now.saturating_sub(self.decided_ms.swap(now, Ordering::Relaxed));
+        let answered = self.calls(Outcome::Answered);
+        let before = self.answered_then.swap(answered, Ordering::Relaxed);
+        if u128::from(quiet) >= OVER_AFTER.as_millis() && answered != before {
+            self.outage.store(next_outage(), Ordering::Relaxed);
+        }
         self.outage.load(Ordering::Relaxed)
     }
 
@@ -286,5 +305,42 @@ impl Drop for CountedConnection {
         if let Some(store) = self.0.upgrade() {
             store.connections.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Away, Login, TlsFiles};
+
+    #[test]
+    fn a_time_without_the_store_ends_also_without_another_connection() {
+        let spec = StoreSpec {
+            name: "s".into(),
+            servers: vec!["redis://127.0.0.1:1".parse().unwrap()],
+            topology: Topology::Single,
+            login: Login::default(),
+            sentinel_login: Login::default(),
+            database: 0,
+            tls: TlsFiles::default(),
+            timeout: Duration::from_millis(1),
+            connect_timeout: Duration::from_millis(1),
+            max_waiting: 1,
+            away: Away::Local,
+            prefix: "x:".into(),
+        };
+        let store = Store::new(spec).unwrap();
+        let answers = || store.outcomes[Outcome::Answered as usize].fetch_add(1, Ordering::Relaxed);
+        let first = store.outage_at(Duration::ZERO);
+        let mut now = OVER_AFTER * 100;
+        assert_eq!(store.outage_at(now), first, "it has not answered, however long ago that was");
+        answers();
+        now += OVER_AFTER / 2;
+        assert_eq!(store.outage_at(now), first, "other nodes of a cluster answer all the time");
+        answers();
+        now += OVER_AFTER;
+        let second = store.outage_at(now);
+        assert_ne!(second, first);
+        assert_eq!(store.outage_at(now), second);
     }
 }

@@ -70,7 +70,12 @@ impl FilterServices {
             Some(place) => Places::Shared(services.stores.places(plugin, &place.store, held_here)),
         };
         let spaces = match place.filter(|place| place.values == Values::Shared) {
-            None => Spaces::Local(grants.kv.iter().map(local).collect()),
+            None => {
+                let spaces: HashMap<_, _> = grants.kv.iter().map(local).collect();
+                // A configuration before this one may have kept values in a store that was away.
+                spaces.values().for_each(|space| space.keeps_for_itself());
+                Spaces::Local(spaces)
+            }
             Some(place) => {
                 let remote = |name: &String| {
                     let (name, local) = local(name);
