@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use sluice_harness::certs::{Certs, Leaf};
+use sluice_harness::redis::Redis;
 use sluice_harness::wait::eventually;
 use sluice_harness::{Client, Gateway, Origin, Reply};
 
@@ -194,6 +195,35 @@ fn revoked_tokens_are_refused_by_all_filters_of_the_plugin() {
         gateway.reload(&with_base(&toml.replace("kv = [\"revoked\"]", "kv = [\"revoked\"], kv_quota = \"1KiB\"")));
         eventually("the list is full", || change("POST", &admin, &json!({ "sub": fresh_name() })) == 507);
         gateway.wait_access("why", |line| line["reason"] == "revocations-full");
+    }
+}
+
+/// Who revokes a token is not told that it is revoked where nothing was kept.
+#[test]
+fn a_revocation_that_the_state_does_not_keep_is_no_success() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let (origin, secret) = (Origin::named("o"), "s".repeat(32));
+    let gateways = ["open", "closed"].map(|word| {
+        gateway(&format!(
+            "{}[state.shared]\nredis = [\"{}\"]\nprefix = \"{word}:\"\ntimeout = \"1s\"\non_unavailable = \"{word}\"\n\
+             [plugins.jwt-auth]\nstate = \"shared\"\nlimits.wall = \"8s\"\n\
+             grants = {{ read_headers = [\"authorization\"], kv = [\"revoked\"] }}\n\
+             [filters.revoke]\nplugin = \"jwt-auth\"\nconfig = {{ secret = \"{secret}\", issuer = \"me\", \
+             revocation = {{ endpoint = true }}, rules = [{{ scopes = [\"tokens:revoke\"] }}] }}\n",
+            route(&origin.url(), &["revoke"]),
+            redis.url(),
+        ))
+    });
+    let admin = format!("Bearer {}", token(&secret, &json!({ "iss": "me", "scope": "tokens:revoke" })));
+    let revoke = |gateway: &Gateway| {
+        let headers = [("authorization", &*admin), ("content-type", "application/json")];
+        gateway.request("POST", "/", &headers, br#"{"jti": "1"}"#).status
+    };
+    gateways.iter().for_each(|gateway| eventually("the state is there", || revoke(gateway) == 204));
+    redis.kill();
+    for gateway in &gateways {
+        assert_eq!(revoke(gateway), 503);
+        gateway.wait_access("the reason", |line| line["reason"] == "revocations-unavailable");
     }
 }
 

@@ -73,17 +73,18 @@ pub(crate) enum Cached {
 }
 
 impl Cached {
-    /// Looks it up. While another request asks for its key, it waits for at most the `timeout_ms` of a call.
+    /// Looks it up. While another request asks for its key, it waits for at most half of the `timeout_ms` of a
+    /// call, so that there is time left for a call of its own: `limits.wall` is for both.
     pub(crate) fn find(cache: &Cache, request: &Request, timeout_ms: u32) -> Result<Cached, Error> {
         let Some(key) = key(cache, request)? else { return Ok(Cached::Off) };
         let reserve = || kv::get_or_reserve(&cache.space, &key, u64::from(timeout_ms) + MARGIN_MS);
         let found = match reserve() {
-            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms) {
+            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms.div_ceil(2)) {
                 Ok(Some(bytes)) => Ok(Reservation::Found(bytes)),
                 // The answer is not one to be kept, or the reservation has expired. One of those who have waited asks for those who come; the
                 // others ask for themselves, as they would wait for one another without end where nothing is kept.
                 Ok(None) => reserve(),
-                // It has taken as long as a call may: its client has left in the middle of it.
+                // The service is slow, or the client of the request that asks has left in the middle of the call.
                 Err(Error::Timeout) => return Ok(Cached::Late(key)),
                 Err(error) => Err(error),
             },

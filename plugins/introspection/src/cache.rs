@@ -3,6 +3,7 @@
 use sluice_filter::{Claims, clock, crypto, kv, kv::Reservation, prelude::*, secrets, shortened};
 
 use super::{
+    changes_nothing,
     config::Config,
     server::{self, Answer, Failure},
 };
@@ -11,7 +12,10 @@ use super::{
 const MARGIN_MS: u64 = 500;
 /// How long those who have waited for a call find out that it has failed.
 const FAILED_MS: u64 = 1_000;
+/// The server is away.
 const FAILED: &[u8] = b"failed";
+/// It has answered, and nothing clear.
+const UNCLEAR: &[u8] = b"unclear";
 /// Bytes of a key of `kv` that has the URL of the server.
 const LONGEST_KEY: usize = 1024;
 
@@ -33,7 +37,7 @@ pub(crate) enum Known {
     Answer(Answer),
     /// The server is away; the answer is an old one.
     Stale(String),
-    /// The server is away, and nothing is known.
+    /// Nothing: the server is away, or its answer is not clear.
     Nothing,
 }
 
@@ -45,8 +49,17 @@ struct Health {
     closed_at: u64,
 }
 
+/// Whether the server may be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    Yes,
+    No,
+    /// This request is the one that tries a server which was left alone.
+    Try,
+}
+
 /// Finds out about a token: from what is kept, or from the server.
-pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
+pub(crate) fn find(config: &Config, request: &Request, token: &str) -> Result<Known, Error> {
     let now = clock::now_us() / 1000;
     let digest = digest(config, token)?;
     let (answer_key, turn_key) = (format!("a{digest}"), format!("t{digest}"));
@@ -59,19 +72,31 @@ pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
         Some(Answer::Active(text)) if config.stale_if_error.is_some() => Known::Stale(text.clone()),
         _ => Known::Nothing,
     };
-    if !may_ask(config, now)? {
+    let leave = may_ask(config, now)?;
+    if leave == Leave::No {
         return Ok(old());
     }
+    // Who does not ask after all leaves the try to another request.
+    let unasked = |known: Known| match leave {
+        Leave::Try => kv::delete(space, &key_of("try", config)?).map(|_| known),
+        Leave::Yes | Leave::No => Ok(known),
+    };
+    // What the request that has asked found out.
+    let told = |word: &[u8]| if word == FAILED { old() } else { Known::Nothing };
     // One request asks for all that have the token.
     let is_ours = match kv::get_or_reserve(space, &turn_key, config.timeout.as_millis() + MARGIN_MS) {
         Ok(Reservation::Reserved) => true,
-        Ok(Reservation::Found(_)) => return Ok(old()),
-        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms()) {
-            Ok(Some(_)) => return Ok(old()),
-            // It has taken as long as a call may: its client has left in the middle of it.
-            Err(Error::Timeout) => false,
+        Ok(Reservation::Found(word)) => return unasked(told(&word)),
+        // Half of the time of a call, so that there is time left for a call of its own: `limits.wall` is for both.
+        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms().div_ceil(2)) {
+            Ok(Some(word)) => return unasked(told(&word)),
+            // The server is slow, or the client of the request that asks has left in the middle of the call.
+            Err(Error::Timeout) => match old() {
+                Known::Stale(text) if changes_nothing(request)? => return unasked(Known::Stale(text)),
+                _ => false,
+            },
             Ok(None) => match self::kept(config, &answer_key, clock::now_us() / 1000)? {
-                Some((answer, true)) => return Ok(Known::Answer(answer)),
+                Some((answer, true)) => return unasked(Known::Answer(answer)),
                 // It could not be kept.
                 _ => false,
             },
@@ -94,16 +119,22 @@ pub(crate) fn find(config: &Config, token: &str) -> Result<Known, Error> {
     }
     if is_ours {
         let told = match &asked {
-            Err(Failure::Away(_) | Failure::Unclear(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
+            Err(Failure::Away(_)) => kv::set(space, &turn_key, FAILED, Some(FAILED_MS)),
+            Err(Failure::Unclear(_)) => kv::set(space, &turn_key, UNCLEAR, Some(FAILED_MS)),
             Ok(_) | Err(_) => kv::delete(space, &turn_key).map(drop),
         };
         told.or_else(unless_full)?;
     }
     match asked {
         Ok(answer) => Ok(Known::Answer(answer)),
-        Err(Failure::Away(why) | Failure::Unclear(why)) => {
+        Err(Failure::Away(why)) => {
             log::warn(&format!("the introspection server: {why}"));
             Ok(old())
+        }
+        // A server that answers is not away: it may have forgotten a token that was revoked.
+        Err(Failure::Unclear(why)) => {
+            log::warn(&format!("the introspection server: {why}"));
+            Ok(Known::Nothing)
         }
         Err(Failure::Wrong(error)) => Err(error),
     }
@@ -149,17 +180,20 @@ fn unless_full(error: Error) -> Result<(), Error> {
 }
 
 /// Whether the server may be asked. When it was left alone for long enough, one request tries.
-fn may_ask(config: &Config, now: u64) -> Result<bool, Error> {
-    let Some(health) = health(config)? else { return Ok(true) };
+fn may_ask(config: &Config, now: u64) -> Result<Leave, Error> {
+    let Some(health) = health(config)? else { return Ok(Leave::Yes) };
     if config.circuit.failures == 0 || health.failures < config.circuit.failures {
-        return Ok(true);
+        return Ok(Leave::Yes);
     }
     if now < health.closed_at {
-        return Ok(false);
+        return Ok(Leave::No);
     }
     let tries =
         kv::get_or_reserve(&config.cache.space, &key_of("try", config)?, config.timeout.as_millis() + MARGIN_MS);
-    Ok(matches!(tries, Ok(Reservation::Reserved) | Err(Error::TooLarge(_))))
+    Ok(match tries {
+        Ok(Reservation::Reserved) | Err(Error::TooLarge(_)) => Leave::Try,
+        Ok(Reservation::Found(_) | Reservation::Pending) | Err(_) => Leave::No,
+    })
 }
 
 fn health(config: &Config) -> Result<Option<Health>, Error> {

@@ -96,6 +96,11 @@ impl OnResponse for Introspection {
     }
 }
 
+/// RFC 9110 §9.2.1: what changes nothing may go by an old answer.
+pub(crate) fn changes_nothing(request: &Request) -> Result<bool, Error> {
+    Ok(matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE"))
+}
+
 /// One of the two questions to a [`Throttle`].
 type Ask = fn(&Throttle, &Request, Option<&str>) -> Result<Option<u64>, Error>;
 
@@ -121,7 +126,7 @@ impl Introspection {
             Ok(token) => token,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let found = match cache::find(&self.config, &token) {
+        let found = match cache::find(&self.config, request, &token) {
             // The store is away, and the operator wants nothing to pass then.
             Err(error @ (Error::Unavailable(_) | Error::Timeout)) => {
                 log::warn(&format!("what is known of tokens can't be read: {error}"));
@@ -132,8 +137,7 @@ impl Introspection {
         let text = match found {
             Known::Answer(Answer::Active(text)) => text,
             Known::Answer(Answer::Inactive) => return Ok(Err(Refusal::Inactive)),
-            // RFC 9110 §9.2.1: what changes nothing may go by an old answer.
-            Known::Stale(text) if matches!(&*request.method()?, "GET" | "HEAD" | "OPTIONS" | "TRACE") => text,
+            Known::Stale(text) if changes_nothing(request)? => text,
             Known::Stale(_) | Known::Nothing => return Ok(Err(Refusal::Unavailable)),
         };
         // It was read before it was kept.

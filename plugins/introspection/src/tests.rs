@@ -289,6 +289,32 @@ fn old_answers_count_for_safe_methods_and_for_a_time() {
     assert_eq!(ask("GET", "one"), Some(401));
 }
 
+/// A server that answers 400 for a token that it does not know any more is well.
+#[test]
+fn old_answers_do_not_count_while_the_server_answers() {
+    for (status, body) in [(400, ""), (401, ""), (404, ""), (200, "<html>")] {
+        let (filter, server) = filter(&json!({ "cache": { "ttl": "10s" }, "stale_if_error": "1h" }));
+        assert_eq!(refused(&filter, "one"), None);
+        filter.advance(Duration::from_secs(11));
+        server.fails(Ok((status, body)));
+        let twice = [refused(&filter, "one"), refused(&filter, "one")];
+        assert_eq!(twice.each_ref().map(Option::as_deref), [Some("introspection-unavailable"); 2], "{status}");
+        assert_eq!(server.count(), 2, "{status}: the second one goes by what the first one was told");
+    }
+}
+
+#[test]
+fn who_does_not_ask_leaves_the_try_to_another_request() {
+    let (filter, server) = filter(&json!({ "circuit": { "failures": 1, "open": "500ms" } }));
+    server.fails(Ok((500, "")));
+    assert!(refused(&filter, "one").is_some());
+    filter.advance(Duration::from_millis(600));
+    server.says(active());
+    // The first token is not asked about for a second.
+    assert!(refused(&filter, "one").is_some());
+    assert_eq!((refused(&filter, "two"), server.count()), (None, 2));
+}
+
 #[test]
 fn what_no_token_can_be_is_not_asked_about() {
     let (filter, server) = filter(&json!({ "realm": "api" }));

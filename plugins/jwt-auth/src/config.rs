@@ -390,6 +390,13 @@ impl Config {
                     "expected the issuers whose tokens may revoke the tokens of all",
                 ));
             }
+            // The endpoint asks for roles or scopes in any case.
+            if self.is_endpoint() && !rule.issuers.is_empty() && rule.roles.is_empty() && rule.scopes.is_empty() {
+                return Err(ConfigError::new(
+                    format!("rules[{i}]"),
+                    "expected `roles` or `scopes`: the issuer alone does not say who may revoke tokens",
+                ));
+            }
             if let Some(j) = rule.methods.iter().position(|method| !is_method(method)) {
                 return Err(ConfigError::new(
                     format!("rules[{i}].methods[{j}]"),

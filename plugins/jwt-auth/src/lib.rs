@@ -288,10 +288,14 @@ impl JwtAuth {
         if let Signer::Consumer(name) = signer
             && self.config.names_consumer()
             && let Some(edit) = edits.first_mut()
-            && !name.bytes().any(|byte| byte.is_ascii_control())
-            && name.trim_ascii().len() == name.len()
         {
-            edit.change = HeaderChange::Set(name.clone());
+            if name.bytes().any(|byte| byte.is_ascii_control()) || name.trim_ascii().len() != name.len() {
+                // An upstream may take a request without the header for one from inside.
+                log::warn(&format!("the consumer {name:?} is refused: its name can't be a header"));
+                fits = false;
+            } else {
+                edit.change = HeaderChange::Set(name.clone());
+            }
         }
         let edited = if fits { request.edit_headers(&edits) } else { Ok(()) };
         edits.iter_mut().for_each(|edit| edit.change = HeaderChange::Remove);
@@ -300,7 +304,7 @@ impl JwtAuth {
             Ok(()) => {
                 return Ok(Err(invalid(
                     "bad-claims",
-                    "a claim has control characters, commas or blanks around it and can't be a header",
+                    "a claim, or the name of the caller, has control characters, commas or blanks around it and can't be a header",
                 )));
             }
             Err(Error::TooLarge(_)) => return Ok(Err(Refusal::TooLarge)),

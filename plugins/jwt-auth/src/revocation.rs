@@ -92,7 +92,11 @@ impl Revocation {
         };
         let changed = match request.method()?.as_str() {
             "DELETE" => kv::delete(&self.space, &key).map(drop),
-            _ => kv::set(&self.space, &key, value.to_string().as_bytes(), Some(keep_ms)),
+            _ => kv::set(&self.space, &key, value.to_string().as_bytes(), Some(keep_ms)).and_then(|()| {
+                // With `on_unavailable = "open"` nothing is kept while the state is away, and the caller must not be told otherwise.
+                let is_kept = kv::get(&self.space, &key)?.is_some();
+                if is_kept { Ok(()) } else { Err(Error::Unavailable("the entry was not kept".into())) }
+            }),
         };
         match changed {
             Ok(()) => Response::draft().status(204).header("cache-control", "no-store").send(),
@@ -119,7 +123,9 @@ pub(crate) fn take_request(request: &Request, rule: Option<&Rule>) -> Result<Ver
     match request.method()?.as_str() {
         "POST" | "DELETE" => request.want_body(LONGEST_REQUEST).map(|()| Verdict::Continue),
         _ => {
-            Problem::new(405, "Method Not Allowed").draft().reason("bad-method").header("allow", "POST, DELETE").send()
+            let draft = Problem::new(405, "Method Not Allowed").draft().reason("bad-method");
+            // Caches may keep a 405 by themselves (RFC 9110 §15.1).
+            draft.header("allow", "POST, DELETE").header("cache-control", "no-store").send()
         }
     }
 }

@@ -51,6 +51,21 @@ fn the_upstream_is_told_the_consumer_and_no_claim_of_a_partner() {
     assert_eq!((headers.get("x-partner-user"), headers.get("x-user-id")), (Some("umbrella"), Some("eve")));
 }
 
+/// An upstream may take a request without the header for one from inside.
+#[test]
+fn a_consumer_whose_name_can_be_no_header_is_refused() {
+    let filter = partners(&json!({}));
+    filter.consumers(&[Consumer::new(" acme").tokens("https://acme.test", &json!({ "secret": "a".repeat(32) }))]);
+    let (verdict, exchange) = ask(&filter, "acme");
+    assert_eq!((verdict, exchange.response.reason.as_deref()), (Verdict::Respond, Some("bad-claims")));
+    assert_eq!(exchange.known_consumer, None);
+    assert!(filter.log().concat().contains("\" acme\" is refused"), "{:?}", filter.log());
+    // Where the upstream is told something else, the name need not be a header.
+    let others = partners(&json!({ "headers": { "x-partner-user": "sub" } }));
+    others.consumers(&[Consumer::new(" acme").tokens("https://acme.test", &json!({ "secret": "a".repeat(32) }))]);
+    assert_eq!(ask(&others, "acme").0, Verdict::Continue);
+}
+
 #[test]
 fn a_rule_can_ask_for_an_issuer() {
     let filter = partners(&json!({ "rules": [{ "roles": ["admin"], "issuers": ["https://umbrella.test"] }] }));
@@ -67,6 +82,10 @@ fn a_rule_can_ask_for_an_issuer() {
         (
             json!({ "issuers": issuers, "revocation": { "endpoint": true }, "rules": [{ "roles": ["admin"] }] }),
             "rules[0].issuers: expected the issuers whose tokens may revoke",
+        ),
+        (
+            json!({ "issuers": issuers, "revocation": { "endpoint": true }, "rules": [{ "issuers": ["a"] }] }),
+            "rules[0]: expected `roles` or `scopes`",
         ),
         (
             json!({ "secret": SECRET, "rules": [{ "public": true, "issuers": ["c"] }] }),

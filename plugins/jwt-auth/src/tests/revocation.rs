@@ -24,6 +24,7 @@ fn change(filter: &Harness<JwtAuth>, method: &str, token: &str, body: &str) -> u
         Verdict::Respond => {
             let is_method = exchange.response.reason.as_deref() == Some("bad-method");
             assert_eq!(is_method, exchange.response.status == 405);
+            assert_eq!(exchange.response.headers.get("cache-control"), Some("no-store"));
             return exchange.response.status;
         }
         Verdict::Continue => assert!(exchange.request.wanted_body, "nothing is passed on"),
