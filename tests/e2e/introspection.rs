@@ -215,9 +215,9 @@ fn who_waits_for_a_call_has_time_for_one_of_its_own() {
         let _open = changed.wait_while(is_open.lock().expect("no panic"), |is_open| !*is_open).expect("no panic");
         Reply::json(&json!({ "active": true, "sub": "ann" }))
     });
-    // Twice the timeout, as the defaults are.
+    // As the defaults are.
     let config = json!({ "timeout": "2s", "cache": { "ttl": "1ms" }, "stale_if_error": "1d" });
-    let gateway = asking(&upstream, &server.url(), config, "limits = { wall = \"4s\" }");
+    let gateway = asking(&upstream, &server.url(), config, "limits = { wall = \"5s\" }");
     assert_eq!(ask(&gateway, "GET", "one"), 200);
     let kept = Instant::now();
     eventually("the answer is old", || kept.elapsed() > Duration::from_millis(5));

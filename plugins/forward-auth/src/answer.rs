@@ -8,6 +8,8 @@ use super::config::{Cache, Config};
 const MAX_KEPT_BODY: usize = 4 << 10;
 /// How much longer than a call one request keeps others from asking.
 const MARGIN_MS: u64 = 500;
+/// How long it may take until those who wait hear of a call that was not answered in time.
+const TELLING_MS: u32 = 50;
 /// How long those who have waited for a call find out that nothing was decided, and those who come meanwhile.
 const UNDECIDED_MS: u64 = 100;
 const UNDECIDED: &[u8] = b"undecided";
@@ -73,18 +75,18 @@ pub(crate) enum Cached {
 }
 
 impl Cached {
-    /// Looks it up. While another request asks for its key, it waits for at most half of the `timeout_ms` of a
-    /// call, so that there is time left for a call of its own: `limits.wall` is for both.
+    /// Looks it up. While another request asks for its key, it waits a little longer than the `timeout_ms` of a call. `limits.wall` is for
+    /// this and a call of its own.
     pub(crate) fn find(cache: &Cache, request: &Request, timeout_ms: u32) -> Result<Cached, Error> {
         let Some(key) = key(cache, request)? else { return Ok(Cached::Off) };
         let reserve = || kv::get_or_reserve(&cache.space, &key, u64::from(timeout_ms) + MARGIN_MS);
         let found = match reserve() {
-            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms.div_ceil(2)) {
+            Ok(Reservation::Pending) => match kv::wait(&cache.space, &key, timeout_ms.saturating_add(TELLING_MS)) {
                 Ok(Some(bytes)) => Ok(Reservation::Found(bytes)),
                 // The answer is not one to be kept, or the reservation has expired. One of those who have waited asks for those who come; the
                 // others ask for themselves, as they would wait for one another without end where nothing is kept.
                 Ok(None) => reserve(),
-                // The service is slow, or the client of the request that asks has left in the middle of the call.
+                // A call does not take so long: the client of the request that asks has left in the middle of it.
                 Err(Error::Timeout) => return Ok(Cached::Late(key)),
                 Err(error) => Err(error),
             },

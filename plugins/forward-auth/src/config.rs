@@ -309,7 +309,7 @@ fn default_refusal_headers() -> Vec<String> {
 }
 
 fn default_timeout() -> Duration {
-    Duration(std::time::Duration::from_millis(500))
+    Duration(std::time::Duration::from_millis(400))
 }
 
 fn default_status() -> u16 {

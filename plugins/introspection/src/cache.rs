@@ -10,6 +10,8 @@ use super::{
 
 /// How much longer than a call one request keeps others from asking.
 const MARGIN_MS: u64 = 500;
+/// How long it may take until those who wait hear of a call that was not answered in time.
+const TELLING_MS: u32 = 50;
 /// How long those who have waited for a call find out that it has failed.
 const FAILED_MS: u64 = 1_000;
 /// The server is away.
@@ -87,10 +89,10 @@ pub(crate) fn find(config: &Config, request: &Request, token: &str) -> Result<Kn
     let is_ours = match kv::get_or_reserve(space, &turn_key, config.timeout.as_millis() + MARGIN_MS) {
         Ok(Reservation::Reserved) => true,
         Ok(Reservation::Found(word)) => return unasked(told(&word)),
-        // Half of the time of a call, so that there is time left for a call of its own: `limits.wall` is for both.
-        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms().div_ceil(2)) {
+        // `limits.wall` is for this and a call of its own.
+        Ok(Reservation::Pending) => match kv::wait(space, &turn_key, config.timeout_ms().saturating_add(TELLING_MS)) {
             Ok(Some(word)) => return unasked(told(&word)),
-            // The server is slow, or the client of the request that asks has left in the middle of the call.
+            // A call does not take so long: the client of the request that asks has left in the middle of it.
             Err(Error::Timeout) => match old() {
                 Known::Stale(text) if changes_nothing(request)? => return unasked(Known::Stale(text)),
                 _ => false,

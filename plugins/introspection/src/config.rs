@@ -203,7 +203,7 @@ fn default_realm() -> String {
 }
 
 fn default_timeout() -> Duration {
-    Duration(std::time::Duration::from_millis(500))
+    Duration(std::time::Duration::from_millis(400))
 }
 
 const fn yes() -> bool {
