@@ -181,7 +181,7 @@ fn consumers_of_two_files_swap_their_keys() {
 #[test]
 fn a_file_that_does_not_fit_keeps_nothing_of_the_others() {
     let origin = Origin::named("origin");
-    let gateway = two_files(&origin, &line("acme", HASHES[0]), "");
+    let gateway = two_files(&origin, &line("acme", HASHES[0]), "{\"consumers\":0}\n");
     // It takes the key of another one, and stays so.
     gateway.write("b.jsonl", line("thief", HASHES[0]) + &line("other", HASHES[1]));
     eventually("it is refused", || gateway.metric("sluice_consumer_files_refused_total", &[]) == Some(1.0));
