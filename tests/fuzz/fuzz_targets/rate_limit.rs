@@ -53,6 +53,8 @@ impl Caller {
         // What is valid in a field, as a parser of HTTP hands it on.
         let mut field = || HeaderValue::from_bytes(line()).ok().map(|value| value.as_bytes().trim_ascii().to_vec());
         let (header, cookie) = (field(), field());
+        // With more than 16 values, a request is refused.
+        let cookie = cookie.filter(|cookie| cookie.iter().filter(|byte| **byte == b';').count() < 16);
         let param = String::from_utf8(line().to_vec()).ok();
         let claim = serde_json::from_slice::<Value>(line()).ok();
         // The gateway takes no JSON into the context that is nested deeper than this.
@@ -79,13 +81,9 @@ impl Caller {
     /// Whether this request and another one are of one caller, by each part: none where the request lacks it, or where both are known to have
     /// one text.
     fn is(&self, other: &Caller) -> [Option<Option<bool>>; 4] {
-        let of_cookie = |caller: &Caller| {
-            let value = caller.cookie.clone()?;
-            value.split(|byte| *byte == b';').next().map(|value| value.trim_ascii().to_vec())
-        };
         [
             both(&self.header, &other.header).map(|(one, other)| is_one(one, other)),
-            both(&of_cookie(self), &of_cookie(other)).map(|(one, other)| is_one(one, other)),
+            both(&self.cookie, &other.cookie).map(|(one, other)| share_one(&of_cookie(one), &of_cookie(other))),
             both(&self.param, &other.param).map(|(one, other)| Some(one == other)),
             both(&self.claim, &other.claim).map(|(one, other)| match one == other {
                 true => Some(true),
@@ -103,6 +101,26 @@ fn claims(claim: &Value) -> String {
 
 fn both<'t, T>(one: &'t Option<T>, other: &'t Option<T>) -> Option<(&'t T, &'t T)> {
     Some((one.as_ref()?, other.as_ref()?))
+}
+
+/// All values of the cookie `s` in what follows its name: each of them counts.
+fn of_cookie(text: &[u8]) -> Vec<&[u8]> {
+    let mut pairs = text.split(|byte| *byte == b';');
+    let first = pairs.next().unwrap_or_default();
+    let others = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let is_graphic = |byte: &&u8| byte.is_ascii_graphic();
+        let begin = pair[..at].iter().position(|byte| is_graphic(&byte))?;
+        let end = pair[..at].iter().rposition(|byte| is_graphic(&byte))?;
+        (pair[begin..=end] == *b"s").then_some(&pair[at + 1..])
+    });
+    std::iter::once(first).chain(others).map(<[u8]>::trim_ascii).collect()
+}
+
+/// Whether two callers have a value in common.
+fn share_one(one: &[&[u8]], other: &[&[u8]]) -> Option<bool> {
+    let pairs: Vec<_> = one.iter().flat_map(|one| other.iter().map(|other| is_one(one, other))).collect();
+    if pairs.contains(&Some(true)) { Some(true) } else { (!pairs.contains(&None)).then_some(false) }
 }
 
 /// A value that is not UTF-8 is written with `%`, so that it may read as another one does.
