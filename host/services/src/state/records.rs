@@ -54,7 +54,7 @@ return redis.call('INCR', KEYS[1])",
 static NEWS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local last = tonumber(redis.call('GET', KEYS[1]) or '0')
-local newest = redis.call('LINDEX', KEYS[2], 0) or ''
+local newest = redis.call('LRANGE', KEYS[2], 0, 0)[1] or ''
 local count = last - tonumber(ARGV[1])
 local events = {}
 if count >= 0 then events = redis.call('LRANGE', KEYS[2], 0, count) end
